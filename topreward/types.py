@@ -1,0 +1,287 @@
+"""The three things that travel: a Clip goes in with an Episode, a Curve comes out.
+
+Pure numpy. This room knows no video format, no model and no dataset; it holds shapes and units together.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from topreward.errors import CurveError, DatasetError, VideoError
+from topreward.files import write_atomically
+
+Unit = Literal["nats", "percent", "probability"]
+
+UNITS: tuple[str, ...] = ("nats", "percent", "probability")
+CURVE_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A video that knows its frames' times and its size; pixels are decoded only when asked for.
+
+    Made by `topreward.read_video` (files, lists of image files) or `Clip.from_array`. Raises VideoError
+    when the fields contradict each other.
+    """
+
+    pts_seconds: NDArray[np.float64]
+    """(T,) presentation time of every frame, s, strictly increasing; the first frame is at 0."""
+    fps: float
+    """Nominal frame rate, frames/s, > 0. What a container or a dataset claims; `pts_seconds` is the truth."""
+    height: int
+    """px, as displayed (rotation applied)."""
+    width: int
+    """px, as displayed (rotation applied)."""
+    decode: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
+    """Strictly increasing frame indices (N,) → (N, height, width, 3) uint8 RGB. Use `frames` instead."""
+    source: str = "array"
+    """Where it came from, for messages and provenance."""
+
+    def __post_init__(self) -> None:
+        pts = np.array(self.pts_seconds, dtype=np.float64)
+        if pts.ndim != 1 or pts.size == 0:
+            raise VideoError(f"{self.source}: pts_seconds has shape {pts.shape}, want (T,) with T >= 1")
+        if not np.isfinite(pts).all() or pts[0] != 0 or not (np.diff(pts) > 0).all():
+            raise VideoError(f"{self.source}: frame times must be finite, start at 0 and increase strictly")
+        if not (np.isfinite(self.fps) and self.fps > 0):
+            raise VideoError(f"{self.source}: fps is {self.fps}, want a positive number")
+        if self.height < 1 or self.width < 1:
+            raise VideoError(f"{self.source}: frames are {self.height}x{self.width} px, want at least 1x1")
+        pts.setflags(write=False)
+        object.__setattr__(self, "pts_seconds", pts)
+
+    @property
+    def num_frames(self) -> int:
+        """T, the number of raw frames."""
+        return int(self.pts_seconds.size)
+
+    @property
+    def duration_seconds(self) -> float:
+        """Time of the last frame plus one nominal frame, s."""
+        return float(self.pts_seconds[-1]) + 1.0 / self.fps
+
+    def frames(self, indices: ArrayLike) -> NDArray[np.uint8]:
+        """Decode some frames.
+
+        `indices`: (N,) integers in [0, T), in any order, repeats allowed. Returns (N, height, width, 3)
+        uint8 RGB in that order. Raises VideoError for an index outside the clip, or when decoding fails.
+        """
+        wanted = np.atleast_1d(np.asarray(indices))
+        if wanted.ndim != 1 or not np.issubdtype(wanted.dtype, np.integer):
+            raise VideoError(f"{self.source}: indices must be (N,) integers, got {wanted.dtype} {wanted.shape}")
+        if wanted.size == 0:
+            return np.empty((0, self.height, self.width, 3), dtype=np.uint8)
+        if wanted.min() < 0 or wanted.max() >= self.num_frames:
+            raise VideoError(
+                f"{self.source}: frames {wanted.min()}..{wanted.max()} asked for, the clip has 0..{self.num_frames - 1}"
+            )
+        unique, inverse = np.unique(wanted.astype(np.int64), return_inverse=True)
+        pixels = self.decode(unique)
+        expected = (unique.size, self.height, self.width, 3)
+        if pixels.shape != expected or pixels.dtype != np.uint8:
+            raise VideoError(f"{self.source}: decoder returned {pixels.dtype} {pixels.shape}, want uint8 {expected}")
+        return pixels if unique.size == wanted.size and (np.diff(wanted) > 0).all() else pixels[inverse]
+
+    @classmethod
+    def from_array(cls, frames: ArrayLike, fps: float, *, source: str = "array") -> Clip:
+        """A clip of frames that are already in memory.
+
+        `frames`: (T, H, W, 3) uint8 RGB. `fps`: frames/s. Raises VideoError on any other shape or dtype.
+        """
+        pixels = np.asarray(frames)
+        if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
+            raise VideoError(f"{source}: frames are {pixels.dtype} {pixels.shape}, want uint8 (T, H, W, 3)")
+        if not (np.isfinite(fps) and fps > 0):
+            raise VideoError(f"{source}: fps is {fps}, want a positive number")
+        return cls(
+            pts_seconds=np.arange(pixels.shape[0]) / float(fps),
+            fps=float(fps),
+            height=pixels.shape[1],
+            width=pixels.shape[2],
+            decode=lambda indices: pixels[indices],
+            source=source,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"Clip({self.source!r}, {self.num_frames} frames, {self.height}x{self.width} px, "
+            f"{self.fps:.5g} fps, {self.duration_seconds:.2f} s)"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """One robot episode: a video that may be loaded, and what is said and known about it."""
+
+    id: str
+    """Unique within its dataset."""
+    instruction: str
+    """The task, as told to the robot."""
+    load: Callable[[], Clip] = field(repr=False)
+    """Opens the clip; nothing is decoded before this is called."""
+    success: bool | None = None
+    """Did the robot complete the task? None where nobody said."""
+    camera: str | None = None
+    split: str | None = None
+    progress: NDArray[np.float64] | None = field(default=None, repr=False)
+    """(T,) true progress in [0, 1] per raw frame, where it is known."""
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Whatever else the dataset knows, e.g. `episode_index` and `dataset_from_index` of LeRobot."""
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            raise DatasetError("an episode needs a non-empty id")
+        if not self.instruction.strip():
+            raise DatasetError(f"episode {self.id}: the instruction is empty")
+
+    def clip(self) -> Clip:
+        """Open the episode's video. Raises VideoError where that fails."""
+        return self.load()
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """One value per prefix of a video, and how it was made.
+
+    K prefixes in increasing length. NaN marks a value that is undefined (an answer that failed to parse,
+    say); it is never replaced by a number. Raises CurveError when the arrays do not fit together.
+    """
+
+    instruction: str
+    prefix_lengths: NDArray[np.int64]
+    """(K,) raw frames in each prefix, strictly increasing, in [1, num_frames]."""
+    times: NDArray[np.float64]
+    """(K,) presentation time of each prefix's last raw frame, s."""
+    values: NDArray[np.float64]
+    """(K,) what the estimator read, in `unit`. For TOPReward log p(True | prefix)."""
+    unit: Unit
+    num_frames: int
+    """T, raw frames of the whole clip."""
+    log_prob_true: NDArray[np.float64] | None = None
+    """(K,) nats, for methods that read logits."""
+    log_prob_false: NDArray[np.float64] | None = None
+    """(K,) nats, for methods that read logits."""
+    episode_id: str | None = None
+    notes: tuple[str, ...] = ()
+    """What a careful reader must know about this curve, a sentence each."""
+    provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """How it was made: model, revision, protocol, prompt layout, kernels, versions. JSON-serialisable."""
+
+    def __post_init__(self) -> None:
+        lengths = np.array(self.prefix_lengths, dtype=np.int64)
+        if lengths.ndim != 1 or lengths.size == 0:
+            raise CurveError(f"prefix_lengths has shape {lengths.shape}, want (K,) with K >= 1")
+        if not (np.diff(lengths) > 0).all() or lengths[0] < 1 or lengths[-1] > self.num_frames:
+            raise CurveError(f"prefix_lengths must increase strictly within [1, {self.num_frames}], got {lengths}")
+        if self.unit not in UNITS:
+            raise CurveError(f"unit is {self.unit!r}, want one of {', '.join(UNITS)}")
+        object.__setattr__(self, "prefix_lengths", _frozen(lengths))
+        for name in ("times", "values", "log_prob_true", "log_prob_false"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            array = np.array(value, dtype=np.float64)
+            if array.shape != lengths.shape:
+                raise CurveError(f"{name} has shape {array.shape}, want {lengths.shape} like prefix_lengths")
+            object.__setattr__(self, name, _frozen(array))
+        object.__setattr__(self, "notes", tuple(self.notes))
+
+    def __len__(self) -> int:
+        return int(self.prefix_lengths.size)
+
+    def progress(self, *, constant: Literal["nan", "ones"] = "nan") -> NDArray[np.float64]:
+        """(K,) min-max normalised values in [0, 1]; see `topreward.rewards.progress`."""
+        from topreward.rewards import progress
+
+        return progress(self.values, constant=constant)
+
+    def to_frames(
+        self, values: ArrayLike | None = None, *, interpolation: Literal["linear", "previous"] = "linear"
+    ) -> NDArray[np.float64]:
+        """Spread the curve over every raw frame of the clip.
+
+        `values`: (K,) to spread instead of `self.values`, e.g. `curve.progress()`. A prefix of n frames
+        speaks for frame n-1; frames before the first prefix take its value, frames after the last one the
+        last one's. In between: `linear` in frame index, or `previous` (hold: causal, no look-ahead).
+        Returns (num_frames,) float64; NaN values stay NaN around their frame.
+        """
+        spread = self.values if values is None else np.asarray(values, dtype=np.float64)
+        if spread.shape != self.values.shape:
+            raise CurveError(f"values has shape {spread.shape}, want {self.values.shape}")
+        frames = np.arange(self.num_frames)
+        anchors = self.prefix_lengths - 1
+        if interpolation == "linear":
+            return np.interp(frames, anchors, spread)
+        if interpolation == "previous":
+            return spread[np.maximum(np.searchsorted(anchors, frames, side="right") - 1, 0)]
+        raise CurveError(f"interpolation is {interpolation!r}, want 'linear' or 'previous'")
+
+    def with_values(self, values: ArrayLike, unit: Unit, **changes: Any) -> Curve:
+        """The same prefixes with other values, e.g. log-odds."""
+        return replace(self, values=np.asarray(values, dtype=np.float64), unit=unit, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings; NaN becomes None, so that any JSON reader takes it."""
+        out: dict[str, Any] = {"format": CURVE_FORMAT}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, np.ndarray):
+                value = [None if isinstance(x, float) and not np.isfinite(x) else x for x in value.tolist()]
+            elif f.name == "provenance":
+                value = dict(value)
+            elif f.name == "notes":
+                value = list(value)
+            out[f.name] = value
+        return out
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Curve:
+        """The inverse of `to_dict`. Raises CurveError on an unknown format or missing keys."""
+        if data.get("format") != CURVE_FORMAT:
+            raise CurveError(f"curve format is {data.get('format')!r}, this version reads {CURVE_FORMAT}")
+        known = {f.name for f in fields(cls)}
+        missing = {"instruction", "prefix_lengths", "times", "values", "unit", "num_frames"} - set(data)
+        if missing:
+            raise CurveError(f"curve lacks {', '.join(sorted(missing))}")
+        kwargs = {k: v for k, v in data.items() if k in known}
+        for name in ("times", "values", "log_prob_true", "log_prob_false"):
+            if kwargs.get(name) is not None:
+                kwargs[name] = np.array([np.nan if x is None else x for x in kwargs[name]], dtype=np.float64)
+        return cls(**kwargs)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write JSON: to a temporary name first, then renamed, so that a killed run leaves no half file."""
+        write_atomically(path, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Curve:
+        """Read what `save` wrote. Raises CurveError where the file is not a curve."""
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise CurveError(f"{os.fspath(path)}: not a curve ({error})") from error
+        if not isinstance(data, dict):
+            raise CurveError(f"{os.fspath(path)}: not a curve (holds a {type(data).__name__})")
+        return cls.from_dict(data)
+
+    def __repr__(self) -> str:
+        low, high = (
+            (np.nan, np.nan) if np.isnan(self.values).all() else (np.nanmin(self.values), np.nanmax(self.values))
+        )
+        return (
+            f"Curve({self.instruction!r}, {len(self)} prefixes of {self.num_frames} frames, "
+            f"{low:.4g} .. {high:.4g} {self.unit})"
+        )
+
+
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
+    array.setflags(write=False)
+    return array
