@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from topreward.errors import CurveError, DatasetError, VideoError
 from topreward.files import write_atomically
+from topreward.rewards import progress
 
 Unit = Literal["nats", "percent", "probability"]
 
@@ -197,10 +198,13 @@ class Curve:
     def __len__(self) -> int:
         return int(self.prefix_lengths.size)
 
-    def progress(self, *, constant: Literal["nan", "ones"] = "nan") -> NDArray[np.float64]:
-        """(K,) min-max normalised values in [0, 1]; see `topreward.rewards.progress`."""
-        from topreward.rewards import progress
+    def progress(self, *, constant: Literal["nan", "ones"] | None = None) -> NDArray[np.float64]:
+        """(K,) min-max normalised values in [0, 1]; see `topreward.rewards.progress`.
 
+        `constant`: what a constant curve gives; by default what its protocol says, else NaN.
+        """
+        if constant is None:
+            constant = self.provenance.get("protocol", {}).get("constant_progress", "nan")
         return progress(self.values, constant=constant)
 
     def to_frames(

@@ -1,0 +1,1 @@
+"""Estimators: an episode's clip and instruction in, a Curve out."""

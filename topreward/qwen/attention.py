@@ -1,0 +1,127 @@
+"""The attention of the branch pass: every branch sees its part of the trunk, and itself.
+
+In go the queries, keys and values of all branches, side by side in one sequence, and the trunk's cache;
+out comes the attention output. Registered with transformers under BRANCH_ATTENTION, so that the model's
+own layers (norms, rotary embedding, projections, DeepStack, experts, adapters) stay the library's.
+
+Two kernels give the same numbers:
+
+    grouped  a loop over branches, matrix products against views of the trunk's cache: nothing is copied
+             and nothing is computed that a branch does not see. Best on a CPU.
+    dense    one scaled_dot_product_attention over trunk and branches with a mask: few launches, a little
+             waste. Best on a GPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from topreward.qwen.layout import Branch
+
+BRANCH_ATTENTION = "topreward_branch"
+
+Kernel = Literal["grouped", "dense"]
+
+
+@dataclass
+class BranchPlan:
+    """What the attention of one branch pass needs to know."""
+
+    branches: tuple[Branch, ...]
+    trunk: list[tuple[Tensor, Tensor]]
+    """Per layer, keys and values (1, KV heads, trunk tokens, head_dim)."""
+    kernel: Kernel
+    _masks: dict[Any, Any] = field(default_factory=dict)
+
+    @property
+    def start(self) -> int:
+        """Flat index of the first branch token of this pass."""
+        return self.branches[0].start
+
+    def own_masks(self, device: torch.device) -> list[Tensor]:
+        """Per branch, (n, n) true where hidden."""
+        key = ("own", device)
+        if key not in self._masks:
+            self._masks[key] = [torch.from_numpy(~b.mask()).to(device) for b in self.branches]
+        masks: list[Tensor] = self._masks[key]
+        return masks
+
+    def dense_mask(self, trunk_length: int, device: torch.device) -> Tensor:
+        """(1, 1, Q, trunk_length + Q) true where seen."""
+        key = ("dense", device)
+        if key not in self._masks:
+            total = sum(map(len, self.branches))
+            mask = torch.zeros(total, trunk_length + total, dtype=torch.bool)
+            for b in self.branches:
+                first, last = b.start - self.start, b.stop - self.start
+                mask[first:last, : b.trunk_length] = True
+                mask[first:last, trunk_length + first : trunk_length + last] = torch.from_numpy(b.mask())
+            self._masks[key] = mask[None, None].to(device)
+        out: Tensor = self._masks[key]
+        return out
+
+
+def branch_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float,
+    branch_plan: BranchPlan,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """The attention function that transformers calls in each decoder layer of a branch pass.
+
+    `query`: (1, heads, Q, head_dim); `key`, `value`: (1, KV heads, Q, head_dim), the branches' own.
+    Returns (1, Q, heads, head_dim).
+    """
+    trunk_key, trunk_value = branch_plan.trunk[int(module.layer_idx)]  # type: ignore[arg-type]
+    attend = _grouped if branch_plan.kernel == "grouped" else _dense
+    return attend(branch_plan, query, key, value, trunk_key, trunk_value, scaling), None
+
+
+def _grouped(
+    plan: BranchPlan, query: Tensor, key: Tensor, value: Tensor, trunk_key: Tensor, trunk_value: Tensor, scaling: float
+) -> Tensor:
+    _, heads, total, width = query.shape
+    kv_heads = key.shape[1]
+    out = query.new_empty(1, total, heads, width)
+    for branch, hidden in zip(plan.branches, plan.own_masks(query.device), strict=True):
+        first, last, n = branch.start - plan.start, branch.stop - plan.start, len(branch)
+        seen = branch.trunk_length
+        # Query heads that share a KV head become rows of one product: (KV heads, group * n, head_dim).
+        q = (query[0, :, first:last] * scaling).reshape(kv_heads, -1, width)
+        scores = query.new_empty(kv_heads, q.shape[1], seen + n)
+        torch.bmm(q, trunk_key[0, :, :seen].transpose(1, 2), out=scores[:, :, :seen]) if seen else None
+        own = torch.bmm(q, key[0, :, first:last].transpose(1, 2))
+        own = own.view(kv_heads, -1, n, n).masked_fill_(hidden, float("-inf"))
+        scores[:, :, seen:] = own.view(kv_heads, -1, n)
+        # fp32: a softmax over thousands of keys loses nearby prefixes in bf16
+        weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+        mixed = torch.bmm(weights[:, :, seen:], value[0, :, first:last])
+        if seen:
+            mixed = torch.baddbmm(mixed, weights[:, :, :seen], trunk_value[0, :, :seen])
+        out[0, first:last] = mixed.view(heads, n, width).transpose(0, 1)
+    return out
+
+
+def _dense(
+    plan: BranchPlan, query: Tensor, key: Tensor, value: Tensor, trunk_key: Tensor, trunk_value: Tensor, scaling: float
+) -> Tensor:
+    groups = query.shape[1] // key.shape[1]
+    keys = torch.cat([trunk_key, key], dim=2).repeat_interleave(groups, dim=1)
+    values = torch.cat([trunk_value, value], dim=2).repeat_interleave(groups, dim=1)
+    mask = plan.dense_mask(trunk_key.shape[2], query.device)
+    mixed: Tensor = scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scaling)
+    return mixed.transpose(1, 2).contiguous()
+
+
+ALL_ATTENTION_FUNCTIONS.register(BRANCH_ATTENTION, branch_attention)

@@ -1,0 +1,95 @@
+"""How much memory a scoring call takes, asked before it is taken.
+
+In go token counts and the model's dimensions; out comes a number of bytes, and an error where there is less.
+The estimate counts what lives at the same time, a little generously; tests hold it above the measured peak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+
+from topreward.errors import MemoryLimitError
+
+# Part of the free memory that a call may plan with: allocators fragment, libraries keep workspaces.
+USABLE = 0.9
+# Most elements of a dense branch mask; beyond it the branch pass goes in chunks.
+MASK_ELEMENTS = 2**28
+MIN_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Load:
+    """The sizes of one scoring call."""
+
+    trunk_tokens: int
+    branch_tokens: int
+    visual_tokens: int
+    patches_at_once: int
+    scored: int
+
+    @property
+    def branch_chunk(self) -> int:
+        """Branch tokens per pass: no more activations than the trunk had, and a mask of bounded size."""
+        chunk = max(self.trunk_tokens, MIN_CHUNK)
+        while chunk > MIN_CHUNK and chunk * (self.trunk_tokens + chunk) > MASK_ELEMENTS:
+            chunk //= 2
+        return chunk
+
+
+def estimate_bytes(model: Any, load: Load, *, block_patches: int) -> int:
+    """Bytes that a scoring call takes beyond the loaded weights."""
+    text, vision = model.config.text_config, model.config.vision_config
+    size = torch.finfo(model.dtype).bits // 8
+    hidden, heads, kv_heads = text.hidden_size, text.num_attention_heads, text.num_key_value_heads
+    width = text.head_dim
+    mlp = max(
+        text.intermediate_size, getattr(text, "moe_intermediate_size", 0) * getattr(text, "num_experts_per_tok", 0)
+    )
+
+    features = load.visual_tokens * hidden * (1 + len(vision.deepstack_visual_indexes)) * size
+    cache = load.trunk_tokens * text.num_hidden_layers * 2 * kv_heads * width * size
+    per_token = (6 * hidden + 3 * heads * width + 3 * mlp) * size
+    eager = model.model.language_model.config._attn_implementation == "eager"
+    trunk = load.trunk_tokens * per_token
+    if eager:  # scores, their fp32 softmax and a mask
+        trunk += load.trunk_tokens**2 * (heads * (2 * size + 4) + size)
+    chunk = min(load.branch_tokens, load.branch_chunk)
+    keys = load.trunk_tokens + chunk
+    branch = chunk * per_token + chunk * keys * (1 + size) + 2 * keys * heads * width * size
+    see = load.patches_at_once * (8 * vision.hidden_size + 2 * vision.intermediate_size) * size
+    see += load.patches_at_once * 1536 * 8  # the patches themselves, and the frames they were made from
+    if model.model.visual.config._attn_implementation == "eager":
+        see += block_patches**2 * vision.num_heads * (size + 4)
+    logits = load.scored * text.vocab_size * 4 * 2
+    return int(features + max(see, cache + max(trunk, branch, logits)))
+
+
+def available_bytes(device: torch.device) -> int:
+    """Free memory of the device, counting what torch holds but does not use."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    return int(psutil.virtual_memory().available)
+
+
+def require(needed: Callable[[int], int], frames: int, limit: int, *, sampling_fps: float, source: str) -> None:
+    """Raise MemoryLimitError, naming the longest video that fits, unless `needed(frames)` bytes do.
+
+    `needed`: sampled frames → bytes, increasing. `limit`: bytes there are.
+    """
+    wanted = needed(frames)
+    if wanted <= limit * USABLE:
+        return
+    low, high = 0, frames
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if needed(middle) <= limit * USABLE else (low, middle)
+    raise MemoryLimitError(
+        f"{source}: {frames} sampled frames need about {wanted / 2**30:.2f} GiB, {limit * USABLE / 2**30:.2f} GiB are "
+        f"usable; the longest that fits is {low} frames ({low / sampling_fps:.0f} s at {sampling_fps:g} frames/s)"
+    )

@@ -1,0 +1,269 @@
+"""The passes through the model: see, prefill, branch, read; and the plain forward they are held to.
+
+In go layouts and patches; out come log-probabilities. The decoder layers are transformers' own, so norms,
+rotary embedding, DeepStack, experts, quantised weights and adapters are whatever the library does; only the
+order of work and the attention of the branch pass are ours.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import DynamicCache
+
+from topreward.errors import ModelError, PromptError
+from topreward.qwen.attention import BRANCH_ATTENTION, BranchPlan, Kernel
+from topreward.qwen.layout import VIDEO_PAD, VISION_END, VISION_START, Layout, Tokens, VisionTokens
+from topreward.qwen.loading import Checkpoint
+
+# Patches per call of the vision tower: blocks are independent, so more of them at once only costs memory.
+VISION_CHUNK = 32_768
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What the vision tower saw, one row per visual token, in the order of the blocks."""
+
+    embeds: Tensor
+    """(V, hidden)"""
+    deepstack: list[Tensor]
+    """(V, hidden) for each of the first decoder layers."""
+
+    def __getitem__(self, rows: slice) -> Features:
+        return Features(self.embeds[rows], [d[rows] for d in self.deepstack])
+
+    @staticmethod
+    def join(parts: list[Features]) -> Features:
+        """One after the other; a single part is passed through."""
+        if len(parts) == 1:
+            return parts[0]
+        levels = zip(*(p.deepstack for p in parts), strict=True)
+        return Features(torch.cat([p.embeds for p in parts]), [torch.cat(level) for level in levels])
+
+
+@dataclass(frozen=True, eq=False)
+class Trunk:
+    """The prefilled trunk: keys and values of every layer, never copied."""
+
+    layers: list[tuple[Tensor, Tensor]]
+    """Per layer (1, KV heads, tokens, head_dim)."""
+    length: int
+
+
+class QwenVL:
+    """A loaded Qwen3-VL and the passes of one-pass scoring."""
+
+    def __init__(self, checkpoint: Checkpoint, *, kernel: Kernel | None = None) -> None:
+        self.model: Any = checkpoint.model
+        self.tokenizer = checkpoint.tokenizer
+        self.provenance = dict(checkpoint.provenance)
+        self.core = self.model.model
+        self.text = self.core.language_model
+        self.visual = self.core.visual
+        if any(layer.self_attn.config is not self.text.config for layer in self.text.layers):
+            raise ModelError("the decoder layers do not share their model's config; the branch kernel cannot be set")
+        self.vision_tokens = VisionTokens(*(self._id(t) for t in (VISION_START, VISION_END, VIDEO_PAD)))
+        if self.vision_tokens.pad != self.model.config.video_token_id:
+            raise ModelError(
+                f"the tokenizer has {VIDEO_PAD} at {self.vision_tokens.pad}, "
+                f"the config at {self.model.config.video_token_id}"
+            )
+        self.special_tokens = sorted(t.content for t in self.tokenizer.get_added_tokens_decoder().values())
+        self.kernel: Kernel = kernel or ("dense" if self.device.type == "cuda" else "grouped")
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.text.embed_tokens.weight.device
+        return device
+
+    @property
+    def kernels(self) -> dict[str, str]:
+        """Which attention each pass runs."""
+        return {
+            "vision": str(self.visual.config._attn_implementation),
+            "trunk": str(self.text.config._attn_implementation),
+            "branch": f"topreward {self.kernel}",
+        }
+
+    def encode(self, text: str) -> list[int]:
+        """Text → token ids; special tokens that the text spells are read as such."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def answer_id(self, answer: str) -> int:
+        """The one token of an answer. Raises PromptError where it has none of its own."""
+        ids = self.encode(answer)
+        if len(ids) != 1:
+            pieces = [self.tokenizer.id_to_token(i) for i in ids]
+            raise PromptError(f"the answer {answer!r} is {len(ids)} tokens {pieces}, want one")
+        return ids[0]
+
+    # -- the passes ------------------------------------------------------------------------------------
+
+    def see(self, patches: Tensor, grid: tuple[int, int]) -> Features:
+        """Run the vision tower. `patches`: (blocks · 4hw, 1536); `grid`: visual tokens per block (h, w)."""
+        rows, columns = 2 * grid[0], 2 * grid[1]
+        step = max(1, VISION_CHUNK // (rows * columns)) * rows * columns
+        return Features.join([self._see(patches[i : i + step], rows, columns) for i in range(0, len(patches), step)])
+
+    def _see(self, patches: Tensor, rows: int, columns: int) -> Features:
+        device = self.visual.patch_embed.proj.weight.device
+        grid_thw = torch.tensor([[len(patches) // (rows * columns), rows, columns]], device=device)
+        out = self.visual(patches.to(device, self.visual.dtype), grid_thw=grid_thw)
+        # transformers 4.57 returns a pair, 5.x an object.
+        embeds, deepstack = out if isinstance(out, tuple) else (out.pooler_output, out.deepstack_features)
+        return Features(embeds, list(deepstack))
+
+    def prefill(self, layout: Layout, features: Features) -> Trunk:
+        """One forward over the trunk. `features` holds the trunk's blocks."""
+        if not len(layout.trunk):
+            return Trunk([], 0)
+        cache = DynamicCache()
+        self.decode(layout.trunk, features, past_key_values=cache, use_cache=True)
+        return Trunk([(layer.keys, layer.values) for layer in cache.layers], len(layout.trunk))
+
+    def branch(self, layout: Layout, trunk: Trunk, features: Features, *, max_tokens: int | None = None) -> Tensor:
+        """One forward over all branches, in chunks of at most `max_tokens` (one branch at least).
+
+        `features` holds the odd prefixes' padded blocks. Returns (D, I, hidden): the last hidden state of
+        every prefix's every question.
+        """
+        visual_rows = np.concatenate([[0], np.cumsum(layout.branch.visual)])
+        out = []
+        for first, last in _chunks([len(b) for b in layout.branches], max_tokens or len(layout.branch)):
+            branches = layout.branches[first:last]
+            start, stop = branches[0].start, branches[-1].stop
+            plan = BranchPlan(branches, trunk.layers, self.kernel)
+            tokens = Tokens(
+                layout.branch.ids[start:stop], layout.branch.positions[:, start:stop], layout.branch.visual[start:stop]
+            )
+            with self.attention(BRANCH_ATTENTION):
+                hidden = self.decode(
+                    tokens,
+                    features[slice(int(visual_rows[start]), int(visual_rows[stop]))],
+                    use_cache=False,
+                    branch_plan=plan,
+                )
+            scored = torch.from_numpy(layout.scored[first:last] - start).to(hidden.device)
+            out.append(hidden[0, scored])
+        return torch.cat(out)
+
+    def log_probs(self, hidden: Tensor, answers: tuple[int, ...]) -> NDArray[np.float64]:
+        """(…, hidden) last hidden states → (…, answers) log-probabilities of the answers' tokens, nats."""
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        logits = self._logits(flat)
+        picked = logits[:, list(answers)] - logits.logsumexp(-1, keepdim=True)
+        return picked.double().cpu().numpy().reshape(*hidden.shape[:-1], len(answers))
+
+    def next_tokens(self, hidden: Tensor) -> NDArray[np.int64]:
+        """(R, hidden) → (R,) the most probable next tokens."""
+        return self._logits(hidden).argmax(-1).cpu().numpy()
+
+    @property
+    def stop_tokens(self) -> list[int]:
+        """Tokens that end an answer."""
+        return [i for i in map(self.tokenizer.token_to_id, ("<|im_end|>", "<|endoftext|>")) if i is not None]
+
+    def decode_text(self, ids: list[int]) -> str:
+        """Token ids → text, special tokens left out."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """(R, hidden) → (R, vocabulary) float32."""
+        head = self.model.lm_head
+        hidden = hidden.to(head.weight.device)
+        if type(head) is not torch.nn.Linear or head.weight.dtype == torch.float32:
+            logits: Tensor = head(hidden.to(head.weight.dtype)).float()
+            return logits
+        # fp32 where it is read: bf16 logits near 16 are 1/8 apart. A slice of the head at a time, because the
+        # whole of it in fp32 would be gigabytes.
+        rows = hidden.float()
+        return torch.cat([rows @ part.float().T for part in torch.split(head.weight, 16_384)], dim=-1)
+
+    def decode(self, tokens: Tokens, features: Features, **options: Any) -> Tensor:
+        """Token and visual embeddings through the decoder. Returns (1, L, hidden)."""
+        device = self.device
+        embeds = self.text.embed_tokens(torch.from_numpy(tokens.ids).to(device)[None])
+        visual = torch.from_numpy(tokens.visual).to(device)[None]
+        if tokens.visual.any():
+            embeds[visual] = features.embeds.to(device, embeds.dtype)
+            options |= {"visual_pos_masks": visual, "deepstack_visual_embeds": features.deepstack}
+        # Row 0 is the plain index that masks are made from, rows 1..3 are M-RoPE.
+        index = np.arange(len(tokens))[None]
+        positions = torch.from_numpy(np.concatenate([index, tokens.positions])).to(device)[:, None]
+        hidden: Tensor = self.text(inputs_embeds=embeds, position_ids=positions, **options).last_hidden_state
+        return hidden
+
+    @contextmanager
+    def attention(self, name: str) -> Iterator[None]:
+        config = self.text.config
+        before = config._attn_implementation
+        config._attn_implementation = name
+        try:
+            yield
+        finally:
+            config._attn_implementation = before
+
+    # -- the slow twin ---------------------------------------------------------------------------------
+
+    def plain_forward(self, prompt: str, patches: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The model's own forward over one whole prompt: ids from one tokenizer call, positions by the model.
+
+        Returns (vocabulary,) float32 logits after the last token. Nothing of the passes above is used.
+        """
+        inputs = self._whole_prompt(prompt, patches, grid)
+        logits: Tensor = self.model(**inputs, logits_to_keep=1, use_cache=False).logits[0, -1].float()
+        return logits
+
+    def plain_generate(self, prompt: str, patches: Tensor, grid: tuple[int, int], *, max_new_tokens: int) -> str:
+        """transformers' own greedy `generate` on one whole prompt."""
+        inputs = self._whole_prompt(prompt, patches, grid)
+        start = inputs["input_ids"].shape[1]
+        out = self.model.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=self.stop_tokens,
+            pad_token_id=self.stop_tokens[0],
+        )
+        return self.decode_text(out[0, start:].tolist())
+
+    def _whole_prompt(self, prompt: str, patches: Tensor, grid: tuple[int, int]) -> dict[str, Any]:
+        ids = torch.tensor([self.encode(prompt)], device=self.device)
+        blocks = len(patches) // (4 * grid[0] * grid[1])
+        inputs: dict[str, Any] = {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "pixel_values_videos": patches.to(self.device, self.visual.dtype),
+            "video_grid_thw": torch.tensor([[blocks, 2 * grid[0], 2 * grid[1]]], device=self.device),
+        }
+        if "mm_token_type_ids" in inspect.signature(self.core.forward).parameters:
+            # Required by transformers 5, unknown to 4.57.
+            inputs["mm_token_type_ids"] = (ids == self.vision_tokens.pad).int() * 2
+        return inputs
+
+    def _id(self, token: str) -> int:
+        found = self.tokenizer.token_to_id(token)
+        if found is None:
+            raise ModelError(f"the tokenizer has no token {token}")
+        return int(found)
+
+
+def _chunks(lengths: list[int], limit: int) -> Iterator[tuple[int, int]]:
+    """Consecutive spans of items whose lengths sum to at most `limit`, one item at least."""
+    first, total = 0, 0
+    for i, length in enumerate(lengths):
+        if i > first and total + length > limit:
+            yield first, i
+            first, total = i, 0
+        total += length
+    yield first, len(lengths)

@@ -1,0 +1,100 @@
+"""uint8 frames → the patches that Qwen3-VL's vision tower takes.
+
+In go decoded frames; out come normalised patches in torch, on the model's device. One size is chosen per
+video and kept for all its prefixes: that is what makes a block the same in every prefix.
+
+`square` does what the paper's code and the stock processor did together, on uint8 on the CPU, bit for bit:
+PIL squashes to 244x244, the processor rounds to 256x256 with torch's fixed-point kernel. `keep_aspect`
+resizes once, in float, on the model's device.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from topreward.errors import VideoError
+from topreward.sampling import TEMPORAL_PATCH
+
+PATCH = 16
+MERGE = 2
+CELL = PATCH * MERGE
+"""px a side that one visual token stands for."""
+PATCH_WIDTH = 3 * TEMPORAL_PATCH * PATCH * PATCH
+"""Values in one patch: colour x time x height x width."""
+
+SQUARE_PIL = 244
+SQUARE = 256
+# Beyond this many frames the stock processor makes frames smaller (25 165 824 px a video); we do not.
+SQUARE_PARITY_FRAMES = 25_165_824 // (SQUARE * SQUARE)
+
+Size = tuple[int, int]
+
+
+def square_size() -> Size:
+    """(height, width) px of the paper's frames."""
+    return SQUARE, SQUARE
+
+
+def aspect_size(height: int, width: int, frame_pixels: int) -> Size:
+    """The size that shows most of a frame: multiples of 32, at most `frame_pixels`, never enlarged.
+
+    Among the sizes whose width is the multiple nearest to the true aspect ratio, the largest; between equals,
+    the least distorted. Raises VideoError for frames so long and thin that not one row of tokens fits.
+    """
+    tallest = max(CELL, round(height / CELL) * CELL)
+    widest = max(CELL, round(width / CELL) * CELL)
+    best: tuple[float, float, Size] | None = None
+    for h in range(CELL, tallest + 1, CELL):
+        w = min(widest, max(CELL, round(h * width / height / CELL) * CELL))
+        if h * w > frame_pixels:
+            continue
+        rank = (h * w, -abs(math.log((w / h) / (width / height))), (h, w))
+        best = rank if best is None or rank > best else best
+    if best is None:
+        raise VideoError(f"frames of {height}x{width} px do not fit {frame_pixels} px at one row of tokens")
+    return best[2]
+
+
+def token_grid(size: Size) -> Size:
+    """(height, width) px → visual tokens per block."""
+    return size[0] // CELL, size[1] // CELL
+
+
+def square_patches(frames: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
+    """The paper's pixels: (N, H, W, 3) uint8, N even → (N/2 · 256, 1536) float32 patches on `device`."""
+    small = np.stack(
+        [np.asarray(Image.fromarray(f).resize((SQUARE_PIL, SQUARE_PIL), Image.Resampling.BICUBIC)) for f in frames]
+    )
+    pixels = torch.from_numpy(small).permute(0, 3, 1, 2).contiguous()
+    # On uint8 on the CPU, as torchvision does it: a float resize changes 8 to 23 % of the values.
+    pixels = interpolate(pixels, size=(SQUARE, SQUARE), mode="bicubic", antialias=True)
+    return _patches(pixels.to(device))
+
+
+def aspect_patches(frames: NDArray[np.uint8], size: Size, device: torch.device | str = "cpu") -> Tensor:
+    """(N, H, W, 3) uint8, N even → (N/2 · h/16 · w/16, 1536) float32 patches, resized on `device` to `size`."""
+    pixels = torch.from_numpy(np.ascontiguousarray(frames)).to(device).permute(0, 3, 1, 2)
+    if tuple(pixels.shape[-2:]) == size:
+        return _patches(pixels)
+    resized = interpolate(pixels.float(), size=size, mode="bicubic", antialias=True)
+    # Bicubic overshoots; whole levels, as a stored image would have them.
+    return _patches(resized.round_().clamp_(0, 255))
+
+
+def _patches(pixels: Tensor) -> Tensor:
+    """(N, 3, H, W) in 0..255 → patches normalised to -1..1, in the order the vision tower merges them."""
+    count, colours, height, width = pixels.shape
+    scaled = (pixels.float() - 127.5) / 127.5
+    rows, columns = height // CELL, width // CELL
+    split = scaled.view(count // TEMPORAL_PATCH, TEMPORAL_PATCH, colours, rows, MERGE, PATCH, columns, MERGE, PATCH)
+    # (block, row, column, row in cell, column in cell, colour, time, y, x): the four patches of one visual
+    # token lie side by side, each patch as the convolution reads it.
+    ordered = split.permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
+    return ordered.reshape(-1, PATCH_WIDTH)
