@@ -230,16 +230,16 @@ class _Call:
             frames = self.clip.frames(self.schedule.indices[start:stop])
             in_trunk = np.arange(start, min(stop, whole)) - start
             repeated = np.repeat(odd[(odd >= start) & (odd < stop)] - start, TEMPORAL_PATCH)
-            patches = self._patches(frames[np.concatenate([in_trunk, repeated])])
-            features = self.model.see(patches, self.grid)
+            shown = self._pixels(frames)[np.concatenate([in_trunk, repeated])]
+            features = self.model.see(pixels.to_patches(shown), self.grid)
             cut = in_trunk.size // TEMPORAL_PATCH * cells
             seen.append((features[slice(0, cut)], features[slice(cut, None)]))
         return Features.join([t for t, _ in seen]), Features.join([o for _, o in seen])
 
-    def _patches(self, frames: NDArray[np.uint8]) -> Tensor:
+    def _pixels(self, frames: NDArray[np.uint8]) -> Tensor:
         if self.protocol.resize == "square":
-            return pixels.square_patches(frames, self.model.device)
-        return pixels.aspect_patches(frames, self.size, self.model.device)
+            return pixels.square_pixels(frames, self.model.device)
+        return pixels.aspect_pixels(frames, self.size, self.model.device)
 
     # -- the slow twin -------------------------------------------------------------------------------
 
@@ -261,7 +261,7 @@ class _Call:
         frames = self.clip.frames(self.schedule.indices[:count])
         if count % TEMPORAL_PATCH:
             frames = np.concatenate([frames, frames[-1:]])
-        return self._patches(frames)
+        return pixels.to_patches(self._pixels(frames))
 
     def _describe_plainly(self) -> list[str | None]:
         request = prompts.description_request(self.protocol.wording)

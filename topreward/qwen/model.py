@@ -189,16 +189,16 @@ class QwenVL:
         rows = hidden.float()
         return torch.cat([rows @ part.float().T for part in torch.split(head.weight, 16_384)], dim=-1)
 
-    def decode(self, tokens: Tokens, features: Features, **options: Any) -> Tensor:
-        """Token and visual embeddings through the decoder. Returns (1, L, hidden)."""
+    def decode(self, tokens: Tokens, features: Features | None, *, past: int = 0, **options: Any) -> Tensor:
+        """Token and visual embeddings through the decoder, after `past` cached tokens. Returns (1, L, hidden)."""
         device = self.device
         embeds = self.text.embed_tokens(torch.from_numpy(tokens.ids).to(device)[None])
         visual = torch.from_numpy(tokens.visual).to(device)[None]
-        if tokens.visual.any():
+        if features is not None and tokens.visual.any():
             embeds[visual] = features.embeds.to(device, embeds.dtype)
             options |= {"visual_pos_masks": visual, "deepstack_visual_embeds": features.deepstack}
         # Row 0 is the plain index that masks are made from, rows 1..3 are M-RoPE.
-        index = np.arange(len(tokens))[None]
+        index = past + np.arange(len(tokens))[None]
         positions = torch.from_numpy(np.concatenate([index, tokens.positions])).to(device)[:, None]
         hidden: Tensor = self.text(inputs_embeds=embeds, position_ids=positions, **options).last_hidden_state
         return hidden

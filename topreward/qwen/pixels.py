@@ -67,34 +67,35 @@ def token_grid(size: Size) -> Size:
     return size[0] // CELL, size[1] // CELL
 
 
-def square_patches(frames: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
-    """The paper's pixels: (N, H, W, 3) uint8, N even → (N/2 · 256, 1536) float32 patches on `device`."""
+def square_pixels(frames: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
+    """The paper's pixels: (N, H, W, 3) uint8 → (N, 3, 256, 256) uint8 on `device`."""
     small = np.stack(
         [np.asarray(Image.fromarray(f).resize((SQUARE_PIL, SQUARE_PIL), Image.Resampling.BICUBIC)) for f in frames]
     )
     pixels = torch.from_numpy(small).permute(0, 3, 1, 2).contiguous()
     # On uint8 on the CPU, as torchvision does it: a float resize changes 8 to 23 % of the values.
-    pixels = interpolate(pixels, size=(SQUARE, SQUARE), mode="bicubic", antialias=True)
-    return _patches(pixels.to(device))
+    return interpolate(pixels, size=(SQUARE, SQUARE), mode="bicubic", antialias=True).to(device)
 
 
-def aspect_patches(frames: NDArray[np.uint8], size: Size, device: torch.device | str = "cpu") -> Tensor:
-    """(N, H, W, 3) uint8, N even → (N/2 · h/16 · w/16, 1536) float32 patches, resized on `device` to `size`."""
+def aspect_pixels(frames: NDArray[np.uint8], size: Size, device: torch.device | str = "cpu") -> Tensor:
+    """(N, H, W, 3) uint8 → (N, 3, height, width) of whole levels 0..255, resized on `device` to `size`."""
     pixels = torch.from_numpy(np.ascontiguousarray(frames)).to(device).permute(0, 3, 1, 2)
     if tuple(pixels.shape[-2:]) == size:
-        return _patches(pixels)
+        return pixels
     resized = interpolate(pixels.float(), size=size, mode="bicubic", antialias=True)
     # Bicubic overshoots; whole levels, as a stored image would have them.
-    return _patches(resized.round_().clamp_(0, 255))
+    return resized.round_().clamp_(0, 255)
 
 
-def _patches(pixels: Tensor) -> Tensor:
-    """(N, 3, H, W) in 0..255 → patches normalised to -1..1, in the order the vision tower merges them."""
+def to_patches(pixels: Tensor) -> Tensor:
+    """(N, 3, H, W) in 0..255, N even → (N/2 · H/16 · W/16, 1536) float32 in -1..1.
+
+    In the order the vision tower merges them: the four patches of one visual token lie side by side, each
+    patch as the convolution reads it (colour, time, y, x).
+    """
     count, colours, height, width = pixels.shape
     scaled = (pixels.float() - 127.5) / 127.5
     rows, columns = height // CELL, width // CELL
-    split = scaled.view(count // TEMPORAL_PATCH, TEMPORAL_PATCH, colours, rows, MERGE, PATCH, columns, MERGE, PATCH)
-    # (block, row, column, row in cell, column in cell, colour, time, y, x): the four patches of one visual
-    # token lie side by side, each patch as the convolution reads it.
+    split = scaled.reshape(count // TEMPORAL_PATCH, TEMPORAL_PATCH, colours, rows, MERGE, PATCH, columns, MERGE, PATCH)
     ordered = split.permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
     return ordered.reshape(-1, PATCH_WIDTH)
