@@ -1,0 +1,75 @@
+"""`demo:`: the tabletop world, drawn on the spot.
+
+In: the query of a uri such as `demo:?count=50&seed=3`. Out: a Source. The world itself is `topreward.demo`'s,
+imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import parse_qsl
+
+from topreward.errors import ConfigError, DatasetError, nearest
+from topreward.types import Episode
+
+DEFAULT_COUNT = 20
+_NUMBERS = ("count", "seed", "size")
+_LISTS = ("kinds", "tasks")
+
+
+@dataclass(frozen=True)
+class DemoSource:
+    """Episodes of the demo world."""
+
+    uri: str
+    episodes: Sequence[Episode]
+    cameras: tuple[str, ...]
+    revision: None = None
+
+    @property
+    def ids(self) -> list[str]:
+        return [episode.id for episode in self.episodes]
+
+    def has_instruction(self, position: int) -> bool:
+        return True  # the world words every task
+
+    def episode(self, position: int) -> Episode:
+        return self.episodes[position]
+
+
+def open_demo(location: str) -> DemoSource:
+    """`location`: nothing, or `?count=<episodes>&seed=<world seed>`; 20 episodes of seed 0 where it is silent.
+
+    Also `size` (px, a side), and `kinds` and `tasks`, separated by commas; see `topreward.demo.episodes`.
+    """
+    name, _, query = location.partition("?")
+    if name:
+        raise DatasetError(f"demo:{location}: want demo: or demo:?count=50&seed=3")
+    options: dict[str, Any] = {"count": DEFAULT_COUNT}
+    for key, text in parse_qsl(query, keep_blank_values=True):
+        options[key] = _value(key, text, f"demo:{location}")
+    if not options["count"]:
+        raise DatasetError(f"demo:{location}: count is 0, want at least one episode")
+    # Here, because the world and its painter are of no use to anyone who reads a dataset from disk.
+    from topreward.demo.episodes import CAMERA, demo_episodes
+
+    try:
+        episodes = demo_episodes(options.pop("count"), **options)
+    except ConfigError as error:
+        raise DatasetError(f"demo:{location}: {error}") from error
+    uri = f"demo:{location}"
+    told = [replace(episode, extra={"dataset_uri": uri, **episode.extra}) for episode in episodes]
+    return DemoSource(uri, told, (CAMERA,))
+
+
+def _value(key: str, text: str, where: str) -> int | list[str]:
+    if key in _LISTS:
+        return [part.strip() for part in text.split(",")]
+    if key not in _NUMBERS:
+        known = _NUMBERS + _LISTS
+        raise DatasetError(f"{where}: unknown {key!r}{nearest(key, known)}, want one of {', '.join(known)}")
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise DatasetError(f"{where}: {key} is {text!r}, want a whole number")
+    return int(text)

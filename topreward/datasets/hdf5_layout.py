@@ -1,0 +1,164 @@
+"""What stands where in a robomimic, LIBERO or RoboCasa file.
+
+In: a file, a demonstration's name. Out: camera shapes, instruction, control frequency, pixels. Each call opens
+the file and closes it. Follows no link and no storage that leads to another file. Knows nothing of episodes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from topreward.datasets.messages import one_line
+from topreward.errors import DatasetError, VideoError
+
+T = TypeVar("T")
+
+
+def demo_names(file: Path) -> list[str]:
+    """The groups below `data/`, by number: demo_2 comes before demo_10."""
+    with _opened(file) as opened:
+        data = _child(opened, "data", f"{file}")
+        if not isinstance(data, h5py.Group):
+            raise DatasetError(f"{file}: there is no group 'data', want the robomimic layout (data/demo_0/obs/…)")
+        names = [name for name in data if isinstance(data.get(name, getclass=True), type(h5py.Group))]
+        return sorted(names, key=lambda name: [int(s) if s.isdigit() else s for s in re.split(r"([0-9]+)", name)])
+
+
+def with_demo(file: Path, group: str, use: Callable[[h5py.Group], T]) -> T:
+    """Open a demonstration for the time of one call. Raises DatasetError where it is not there."""
+    where = f"{file}, data/{group}"
+    with _opened(file) as opened:
+        demo = _child(_child(opened, "data", where), group, where)
+        if not isinstance(demo, h5py.Group):
+            raise DatasetError(f"{where}: there is no such group")
+        return use(demo)
+
+
+def image_shapes(demo: h5py.Group) -> dict[str, tuple[int, int, int]]:
+    """(frames, height, width) of every array of pictures below `obs/`, by name."""
+    where = f"{demo.file.filename}, {demo.name.lstrip('/')}"
+    observations = _child(demo, "obs", where)
+    if not isinstance(observations, h5py.Group):
+        raise DatasetError(f"{where}: there is no group 'obs'")
+    shapes: dict[str, tuple[int, int, int]] = {}
+    for name in observations:
+        array = _child(observations, name, where)
+        if isinstance(array, h5py.Dataset) and array.dtype == np.uint8 and array.ndim == 4 and array.shape[3] == 3:
+            shapes[name] = (int(array.shape[0]), int(array.shape[1]), int(array.shape[2]))
+    if not shapes:
+        raise DatasetError(
+            f"{where}/obs: holds {', '.join(observations) or 'nothing'}, but no (T, H, W, 3) uint8 pictures"
+        )
+    return shapes
+
+
+def read_frames(demo: h5py.Group, camera: str, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """(N,) increasing indices → (N, H, W, 3) uint8, reading no other frame than these (and their chunks)."""
+    where = f"{demo.file.filename}, {demo.name.lstrip('/')}/obs/{camera}"
+    array = _child(_child(demo, "obs", where), camera, where)
+    try:
+        # One hyperslab a frame: h5py's own list of indices is slower from some hundred on.
+        return np.stack([array[int(index)] for index in indices])
+    except (OSError, TypeError, ValueError, IndexError) as error:
+        raise VideoError(f"{where}: frames cannot be read ({one_line(error)})") from error
+
+
+# -- instruction and frame rate --------------------------------------------------------------------------------
+
+
+def instruction(demo: h5py.Group, attribute: str | None) -> str:
+    """What the file says the robot was told.
+
+    `attribute`: an HDF5 attribute of the demonstration, of `data` or of the file, the first that has it;
+    `name.key` reads a key of a JSON text. None looks where LIBERO (`problem_info.language_instruction`) and
+    RoboCasa (`ep_meta.lang`) keep it. Raises DatasetError where there is none.
+    """
+    where = f"{demo.file.filename}, {demo.name.lstrip('/')}"
+    candidates = ("problem_info.language_instruction", "ep_meta.lang") if attribute is None else (attribute,)
+    for candidate in candidates:
+        value = _attribute(demo, candidate, where)
+        if isinstance(value, list) and all(isinstance(part, str) for part in value):
+            value = "".join(value)  # some LIBERO files hold the text letter by letter
+        if isinstance(value, str) and value.strip().strip('"').strip():
+            return value.strip().strip('"').strip()
+        if value is not None:
+            raise DatasetError(f"{where}: the attribute {candidate} is {value!r}, want a text")
+    names = sorted({name for place in (demo, demo.parent, demo.file) for name in place.attrs})
+    looked = " and ".join(candidates)
+    raise DatasetError(
+        f"{where}: no instruction in {looked}; the attributes are {', '.join(names) or 'none'}: "
+        "name one with instruction_attribute=, or give instruction="
+    )
+
+
+def control_frequency(demo: h5py.Group) -> float | None:
+    """`env_args.env_kwargs.control_freq` in Hz, None where the file does not say."""
+    value = _attribute(demo, "env_args.env_kwargs.control_freq", demo.file.filename)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+        raise DatasetError(f"{demo.file.filename}: env_args gives a control_freq of {value!r}; say otherwise with fps=")
+    return float(value)
+
+
+def _attribute(demo: h5py.Group, name: str, where: str) -> Any:
+    """An attribute by its whole name, else by `name.key.key` into a JSON text; None where it is absent."""
+    first, *keys = name.split(".")
+    for place in (demo, demo.parent, demo.file):
+        if name in place.attrs:
+            return _plain(place.attrs[name])
+        if keys and first in place.attrs:
+            value = _plain(place.attrs[first])
+            try:
+                value = json.loads(value) if isinstance(value, str) else value
+            except (ValueError, RecursionError) as error:
+                raise DatasetError(f"{where}: the attribute {first} is not JSON ({one_line(error)})") from error
+            for key in keys:
+                value = value.get(key) if isinstance(value, dict) else None
+            return value
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """HDF5 attributes arrive as bytes, numpy scalars or arrays of them."""
+    if isinstance(value, np.ndarray):
+        return [_plain(item) for item in value.tolist()] if value.ndim else _plain(value.item())
+    if isinstance(value, np.generic):
+        value = value.item()
+    return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else value
+
+
+# -- opening ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[h5py.File]:
+    try:
+        opened = h5py.File(file, "r")
+    except OSError as error:
+        raise DatasetError(f"{file}: cannot be opened as HDF5 ({one_line(error)})") from error
+    with opened:
+        yield opened
+
+
+def _child(parent: Any, name: str, where: str) -> Any:
+    """A member of a group, None where it is missing; refuses whatever would be read from another file."""
+    if not isinstance(parent, h5py.Group):
+        return None
+    link = parent.get(name, getlink=True)
+    if isinstance(link, h5py.ExternalLink):
+        raise DatasetError(f"{where}: {name} is a link into another file ({link.filename})")
+    child = parent.get(name)
+    if isinstance(child, h5py.Dataset) and (child.external or child.is_virtual):
+        raise DatasetError(f"{where}: {name} keeps its values in another file")
+    return child

@@ -1,0 +1,275 @@
+"""The episodes of a LeRobot dataset, as its metadata list them: where each one's rows and frames are.
+
+In: a root and its Info. Out: one EpisodeRecord per episode, the same for v2 and v3.0. Opens no data or video
+file. What the listing as a whole must satisfy is checked when it is read, what concerns one episode when that
+episode is asked for: a defect in an episode that nobody chose stops nobody.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from topreward.datasets.lerobot_info import Info
+from topreward.datasets.paths import fill_template
+from topreward.datasets.roots import Root
+from topreward.datasets.tables import json_lines, read_columns
+from topreward.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class VideoPart:
+    """Where an episode's frames begin in a video file."""
+
+    file: str
+    """Path within the dataset."""
+    from_seconds: float
+    """Time of the episode's first frame in that file, s. 0 where the file holds one episode (v2)."""
+
+
+@dataclass(frozen=True)
+class EpisodeRecord:
+    """One episode, before its data are opened."""
+
+    index: int
+    length: int
+    """Frames, >= 1."""
+    first_row: int
+    """Global index of its first frame (`dataset_from_index`)."""
+    tasks: tuple[str, ...]
+    """Distinct texts; in which order, LeRobot's writers do not say."""
+    data_file: str
+    """Path within the dataset of the parquet file with its rows."""
+    videos: Mapping[str, VideoPart]
+    """By camera key; only the cameras asked for."""
+
+
+class EpisodeTable(Protocol):
+    """All episodes of a dataset; `episode_index` runs from 0 without gaps."""
+
+    def __len__(self) -> int: ...
+
+    def record(self, index: int) -> EpisodeRecord:
+        """One episode, checked. Raises DatasetError naming it."""
+
+
+def read_episodes(root: Root, info: Info, tasks: Mapping[int, str], cameras: Sequence[str]) -> EpisodeTable:
+    """List the episodes; `cameras` are the keys of the video-backed ones that will be read."""
+    if info.major == 2:
+        return _read_v2(root, info, tasks, cameras)
+    return _read_v3(root, info, tasks, cameras)
+
+
+# -- v2.0, v2.1: one line, one parquet file and one mp4 per camera for each episode -----------------------------
+
+_V2 = "meta/episodes.jsonl"
+
+
+@dataclass(frozen=True)
+class _V2Table:
+    where: str
+    info: Info
+    tasks: Mapping[int, str]
+    cameras: Sequence[str]
+    lines: Sequence[Mapping[str, Any]]
+    lengths: Sequence[int]
+    first_rows: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def record(self, index: int) -> EpisodeRecord:
+        where = f"{self.where}, episode {index}"
+        # `chunk_index` is no name of v2, but some converters write it into their templates
+        chunk = index // self.info.chunks_size
+        fields = {"episode_index": index, "episode_chunk": chunk, "chunk_index": chunk}
+        videos = {}
+        for key in self.cameras:
+            assert self.info.video_path is not None  # read_info: there is one where there are video features
+            path = fill_template(self.info.video_path, {**fields, "video_key": key}, where=where)
+            videos[key] = VideoPart(file=path, from_seconds=0.0)
+        return EpisodeRecord(
+            index=index,
+            length=_positive(self.lengths[index], where),
+            first_row=self.first_rows[index],
+            tasks=_task_texts(self.lines[index].get("tasks"), self.tasks, where),
+            data_file=fill_template(self.info.data_path, fields, where=where),
+            videos=videos,
+        )
+
+
+def _read_v2(root: Root, info: Info, tasks: Mapping[int, str], cameras: Sequence[str]) -> _V2Table:
+    where = f"{root.name}: {_V2}"
+    lines = [line for _, line in json_lines(root.file(_V2), where)]
+    order = _index_order([line.get("episode_index") for line in lines], info, where)
+    lines = [lines[position] for position in order]
+    lengths = [_integer(line.get("length"), f"{where}, episode {i}: length") for i, line in enumerate(lines)]
+    first_rows = [0]
+    for index, length in enumerate(lengths):
+        if length < 0:  # the rows of every later episode would move
+            raise DatasetError(f"{where}, episode {index}: length is {length}")
+        first_rows.append(first_rows[-1] + length)
+    first_rows.pop()
+    _check_total(lengths, lengths, info, where)
+    return _V2Table(where, info, tasks, cameras, lines, lengths, first_rows)
+
+
+# -- v3.0: tables of episodes; data and video files are shared by many ----------------------------------------
+
+_V3_PATTERN = "meta/episodes/*/*.parquet"
+_V3_INTEGERS = (
+    "episode_index",
+    "length",
+    "data/chunk_index",
+    "data/file_index",
+    "dataset_from_index",
+    "dataset_to_index",
+)
+
+
+@dataclass(frozen=True)
+class _V3Table:
+    where: str
+    info: Info
+    tasks: Mapping[int, str]
+    cameras: Sequence[str]
+    columns: Mapping[str, Sequence[Any]]
+    order: Sequence[int]
+    """Row of each episode."""
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def record(self, index: int) -> EpisodeRecord:
+        where = f"{self.where}, episode {index}"
+        row = self.order[index]
+
+        def number(name: str) -> int:
+            return _integer(self.columns[name][row], f"{where}: {name}", least=0)
+
+        length = _positive(self.columns["length"][row], where)
+        first, end = number("dataset_from_index"), number("dataset_to_index")
+        if end - first != length:
+            raise DatasetError(f"{where}: length is {length}, but its rows are {first}..{end} ({end - first} rows)")
+        videos = {}
+        for key in self.cameras:
+            assert self.info.video_path is not None  # as in v2
+            fields = {
+                "chunk_index": number(f"videos/{key}/chunk_index"),
+                "file_index": number(f"videos/{key}/file_index"),
+            }
+            path = fill_template(self.info.video_path, {**fields, "video_key": key}, where=where)
+            start = self.columns[f"videos/{key}/from_timestamp"][row]
+            if start is None or not math.isfinite(start) or start < 0:
+                raise DatasetError(
+                    f"{where}: videos/{key}/from_timestamp is {start}, want a finite time in s, 0 or more"
+                )
+            videos[key] = VideoPart(file=path, from_seconds=float(start))
+        fields = {"chunk_index": number("data/chunk_index"), "file_index": number("data/file_index")}
+        return EpisodeRecord(
+            index=index,
+            length=length,
+            first_row=first,
+            tasks=_task_texts(self.columns["tasks"][row], self.tasks, where),
+            data_file=fill_template(self.info.data_path, fields, where=where),
+            videos=videos,
+        )
+
+
+def _read_v3(root: Root, info: Info, tasks: Mapping[int, str], cameras: Sequence[str]) -> _V3Table:
+    where = f"{root.name}: meta/episodes"
+    files = root.meta_files(_V3_PATTERN)
+    if not files:
+        raise DatasetError(f"{where}: there are no files {_V3_PATTERN}")
+    integers = [*_V3_INTEGERS, *(f"videos/{key}/{part}" for key in cameras for part in ("chunk_index", "file_index"))]
+    times = [f"videos/{key}/from_timestamp" for key in cameras]
+    columns: dict[str, list[Any]] = {name: [] for name in [*integers, *times, "tasks"]}
+    for relative in files:
+        place = f"{root.name}: {relative}"
+        table = read_columns(root.file(relative), list(columns), place)
+        for name, values in columns.items():
+            kind = table.schema.field(name).type
+            wanted, fits = _expected(name, kind, integers, times)
+            if not fits:
+                raise DatasetError(f"{place}: the column {name} is {kind}, want {wanted}")
+            values.extend(table[name].to_pylist())
+    order = _index_order(columns["episode_index"], info, where)
+    lengths, starts, ends = (columns[name] for name in ("length", "dataset_from_index", "dataset_to_index"))
+    spans = [(ends[row] or 0) - (starts[row] or 0) for row in order]
+    _check_total([lengths[row] or 0 for row in order], spans, info, where)
+    return _V3Table(where, info, tasks, cameras, columns, order)
+
+
+def _expected(name: str, kind: pa.DataType, integers: Sequence[str], times: Sequence[str]) -> tuple[str, bool]:
+    if name in integers:
+        return "integers", pa.types.is_integer(kind)
+    if name in times:
+        return "floating-point seconds", pa.types.is_floating(kind)
+    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return "lists of texts", listed and (
+        pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type)
+    )
+
+
+# -- what both share -------------------------------------------------------------------------------------------
+
+
+def _index_order(indices: Sequence[Any], info: Info, where: str) -> list[int]:
+    """Row of every episode 0, 1, 2, …; raises DatasetError for repeated or missing episodes."""
+    rows: dict[int, int] = {}
+    for row, value in enumerate(indices):
+        index = _integer(value, f"{where}, row {row}: episode_index", least=0)
+        if index in rows:
+            raise DatasetError(f"{where}: episode {index} appears more than once")
+        rows[index] = row
+    count = len(rows) if info.total_episodes is None else info.total_episodes
+    missing = next((index for index in range(count) if index not in rows), None)
+    if missing is not None:
+        raise DatasetError(f"{where}: episode {missing} is missing ({len(rows)} listed, info.json counts {count})")
+    if len(rows) > count:
+        raise DatasetError(f"{where}: {len(rows)} episodes are listed, info.json counts {count}")
+    return [rows[index] for index in range(count)]
+
+
+def _check_total(lengths: Sequence[int], spans: Sequence[int], info: Info, where: str) -> None:
+    """`lengths` and `spans` (rows from first to last): (episodes,), equal where nothing is wrong."""
+    if info.total_frames is None or sum(lengths) == info.total_frames:
+        return
+    pairs = enumerate(zip(lengths, spans, strict=True))
+    odd = next((index for index, (length, span) in pairs if length < 1 or length != span), None)
+    culprit = "" if odd is None else f"; episode {odd} has length {lengths[odd]} and {spans[odd]} rows"
+    raise DatasetError(
+        f"{where}: the lengths add up to {sum(lengths)} frames, info.json counts {info.total_frames}{culprit}"
+    )
+
+
+def _task_texts(value: Any, tasks: Mapping[int, str], where: str) -> tuple[str, ...]:
+    """The episode's tasks as texts; some converters write indices in their place."""
+    if not isinstance(value, list) or not all(isinstance(task, str | int) for task in value):
+        raise DatasetError(f"{where}: tasks is {value!r}, want a list of texts")
+    texts: list[str] = []
+    for task in value:
+        if isinstance(task, int):
+            if task not in tasks:
+                raise DatasetError(f"{where}: task index {task} is not among the {len(tasks)} tasks of the dataset")
+            task = tasks[task]
+        if task not in texts:
+            texts.append(task)
+    return tuple(texts)
+
+
+def _integer(value: Any, name: str, *, least: int | None = None) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
+        raise DatasetError(f"{name} is {value!r}, want an integer{'' if least is None else f', {least} or more'}")
+    return value
+
+
+def _positive(value: Any, where: str) -> int:
+    length = _integer(value, f"{where}: length")
+    if length < 1:
+        raise DatasetError(f"{where}: length is {length}, an episode needs at least one frame")
+    return length

@@ -1,0 +1,149 @@
+"""The rows and frames of one LeRobot episode: an EpisodeRecord → a Clip.
+
+In: a root, a record, cameras. Out: a Clip, after the rows of the data file have been held against the record.
+This is the first moment that data files (and, on the hub, their download) are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from topreward.datasets.clips import frames_at, open_video, side_by_side
+from topreward.datasets.lerobot_episodes import EpisodeRecord
+from topreward.datasets.lerobot_images import ImageColumn, image_clip
+from topreward.datasets.lerobot_info import Camera
+from topreward.datasets.roots import Root
+from topreward.datasets.tables import read_columns
+from topreward.errors import DatasetError, VideoError
+from topreward.types import Clip
+
+_INTEGER_COLUMNS = ("episode_index", "frame_index", "index", "task_index")
+_COLUMNS = [*_INTEGER_COLUMNS, "timestamp"]
+
+
+@dataclass(frozen=True)
+class EpisodeLoader:
+    """Opens one episode when called. Can be pickled, so that another process may call it."""
+
+    root: Root
+    uri: str
+    fps: float
+    tasks: Mapping[int, str]
+    record: EpisodeRecord
+    cameras: tuple[Camera, ...]
+
+    def __call__(self) -> Clip:
+        name = f"{self.uri}, episode {self.record.index}"
+        rows = read_rows(self.root, self.record, self.tasks, where=name)
+        views: list[Clip] = []
+        for camera in self.cameras:
+            source = f"{name}, {camera.key}"
+            if camera.kind == "image":
+                column = ImageColumn(self.root, self.record.data_file, camera.key, rows.first, source)
+                views.append(image_clip(column, rows.seconds, fps=self.fps))
+                continue
+            part = self.record.videos[camera.key]
+            try:
+                whole = open_video(self.root.file(part.file))
+            except (DatasetError, VideoError) as error:
+                raise VideoError(f"{source}: {error}") from error
+            views.append(frames_at(whole, part.from_seconds + rows.seconds, fps=self.fps, source=source))
+        return side_by_side(views, source=name)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """An episode's rows in its data file."""
+
+    first: int
+    """Row of frame 0 in the file."""
+    seconds: NDArray[np.float64]
+    """(T,) time of every frame within the episode, s, increasing."""
+    task_indices: NDArray[np.int64]
+    """(T,)"""
+
+
+def read_rows(root: Root, record: EpisodeRecord, tasks: Mapping[int, str], *, where: str) -> Rows:
+    """Find an episode's rows and hold them against its record.
+
+    Raises DatasetError naming file and episode where their number, their indices, their times or their tasks are
+    not what the metadata say.
+    """
+    try:
+        path = root.file(record.data_file)
+    except DatasetError as error:
+        raise DatasetError(f"{where}: {error}") from error
+    where = f"{where}, {record.data_file}"
+    columns = _columns(path, where)
+    rows = np.flatnonzero(columns["episode_index"] == record.index)
+    if rows.size != record.length:
+        raise DatasetError(f"{where}: {rows.size} rows belong to the episode, its length is {record.length}")
+    block = slice(int(rows[0]), int(rows[-1]) + 1)
+    if block.stop - block.start != record.length:
+        raise DatasetError(f"{where}: rows of other episodes lie between those of the episode")
+    counted = np.arange(record.length)
+    for name, expected in (("frame_index", counted), ("index", record.first_row + counted)):
+        wrong = np.flatnonzero(columns[name][block] != expected)
+        if wrong.size:
+            frame = int(wrong[0])
+            raise DatasetError(
+                f"{where}: {name} of frame {frame} is {columns[name][block][frame]}, want {expected[frame]}"
+            )
+    seconds = columns["timestamp"][block].astype(np.float64)
+    wrong = np.flatnonzero(~np.isfinite(seconds))
+    if wrong.size:
+        raise DatasetError(f"{where}: the timestamp of frame {wrong[0]} is {seconds[wrong[0]]}")
+    wrong = np.flatnonzero(np.diff(seconds) <= 0)
+    if wrong.size:
+        frame = int(wrong[0])
+        raise DatasetError(f"{where}: timestamps do not increase: {seconds[frame]} s, then {seconds[frame + 1]} s")
+    task_indices = columns["task_index"][block]
+    _check_tasks(task_indices, record, tasks, where)
+    return Rows(first=block.start, seconds=seconds, task_indices=task_indices)
+
+
+def tasks_in_order(root: Root, record: EpisodeRecord, tasks: Mapping[int, str], *, where: str) -> list[str]:
+    """The distinct tasks of an episode in the order in which its frames turn to them."""
+    indices = read_rows(root, record, tasks, where=where).task_indices
+    return list(dict.fromkeys(tasks[int(index)] for index in indices))
+
+
+def _check_tasks(indices: NDArray[np.int64], record: EpisodeRecord, tasks: Mapping[int, str], where: str) -> None:
+    used = [int(index) for index in np.unique(indices)]
+    for index in used:
+        if index not in tasks:
+            raise DatasetError(f"{where}: task index {index} is not among the {len(tasks)} tasks of the dataset")
+    texts = {tasks[index] for index in used}
+    if texts != set(record.tasks):
+        raise DatasetError(f"{where}: the frames' tasks are {sorted(texts)}, the episode's are {sorted(record.tasks)}")
+
+
+def _columns(path: Path, where: str) -> Mapping[str, NDArray[Any]]:
+    state = path.stat()
+    try:
+        return _cached_columns(path, state.st_mtime_ns, state.st_size)
+    except DatasetError as error:
+        raise DatasetError(f"{where}: {error}") from error
+
+
+@lru_cache(maxsize=4)
+def _cached_columns(path: Path, modified: int, size: int) -> Mapping[str, NDArray[Any]]:
+    # modified, size: a file that was written anew is another file. In v3.0 hundreds of episodes share one.
+    table = read_columns(path, _COLUMNS, path.name)
+    columns: dict[str, NDArray[Any]] = {}
+    for name in _COLUMNS:
+        column = table[name]
+        fits = pa.types.is_integer(column.type) if name in _INTEGER_COLUMNS else pa.types.is_floating(column.type)
+        if not fits or column.null_count:
+            wanted = "integers" if name in _INTEGER_COLUMNS else "floating-point seconds"
+            raise DatasetError(f"the column {name} is {column.type} with {column.null_count} nulls, want {wanted}")
+        columns[name] = column.to_numpy()
+    return columns
