@@ -24,13 +24,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import interleaved, machine, median, peak_rss_over, random_model
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from transformers import DynamicCache
 
+from common import interleaved, machine, median, peak_rss_over, random_model
 from topreward import prompts
 from topreward.config import Protocol, load_protocol
 from topreward.files import write_atomically

@@ -197,7 +197,6 @@ class _Call:
 
     def _check_memory(self, layout: Layout) -> Load:
         cells = self.grid[0] * self.grid[1]
-        patches_at_once = min(FRAMES_AT_ONCE, self.schedule.indices.size + len(layout.odd_counts)) * 2 * cells
 
         def load(frames: int) -> Load:
             share = frames / self.schedule.indices.size
@@ -205,7 +204,7 @@ class _Call:
                 trunk_tokens=round(len(layout.trunk) * share),
                 branch_tokens=round(len(layout.branch) * share),
                 visual_tokens=round(cells * (layout.trunk_blocks + len(layout.odd_counts)) * share),
-                patches_at_once=patches_at_once,
+                patches_at_once=min(FRAMES_AT_ONCE, frames + round(len(layout.odd_counts) * share)) * 2 * cells,
                 scored=round(layout.scored.size * share),
             )
 

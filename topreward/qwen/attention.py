@@ -83,7 +83,10 @@ def branch_attention(
     `query`: (1, heads, Q, head_dim); `key`, `value`: (1, KV heads, Q, head_dim), the branches' own.
     Returns (1, Q, heads, head_dim).
     """
-    trunk_key, trunk_value = branch_plan.trunk[int(module.layer_idx)]  # type: ignore[arg-type]
+    if branch_plan.trunk:
+        trunk_key, trunk_value = branch_plan.trunk[int(module.layer_idx)]  # type: ignore[arg-type]
+    else:  # a clip of one frame has no whole block, so no trunk
+        trunk_key, trunk_value = key[:, :, :0], value[:, :, :0]
     attend = _grouped if branch_plan.kernel == "grouped" else _dense
     return attend(branch_plan, query, key, value, trunk_key, trunk_value, scaling), None
 

@@ -19,7 +19,9 @@ from topreward.errors import MemoryLimitError
 USABLE = 0.9
 # Most elements of a dense branch mask; beyond it the branch pass goes in chunks.
 MASK_ELEMENTS = 2**28
-MIN_CHUNK = 1024
+# Branch tokens that always go in one pass, and the fewest that a bounded mask may leave.
+CHUNK_TOKENS = 8192
+MIN_CHUNK = 256
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Load:
     @property
     def branch_chunk(self) -> int:
         """Branch tokens per pass: no more activations than the trunk had, and a mask of bounded size."""
-        chunk = max(self.trunk_tokens, MIN_CHUNK)
+        chunk = max(self.trunk_tokens, CHUNK_TOKENS)
         while chunk > MIN_CHUNK and chunk * (self.trunk_tokens + chunk) > MASK_ELEMENTS:
             chunk //= 2
         return chunk
@@ -89,7 +91,8 @@ def require(needed: Callable[[int], int], frames: int, limit: int, *, sampling_f
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if needed(middle) <= limit * USABLE else (low, middle)
+    fits = f"the longest that fits is {low} frames ({low / sampling_fps:.0f} s at {sampling_fps:g} frames/s)"
     raise MemoryLimitError(
         f"{source}: {frames} sampled frames need about {wanted / 2**30:.2f} GiB, {limit * USABLE / 2**30:.2f} GiB are "
-        f"usable; the longest that fits is {low} frames ({low / sampling_fps:.0f} s at {sampling_fps:g} frames/s)"
+        f"usable; {fits if low else 'not even one frame fits'}"
     )
