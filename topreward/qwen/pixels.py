@@ -45,21 +45,21 @@ def square_size() -> Size:
 def aspect_size(height: int, width: int, frame_pixels: int) -> Size:
     """The size that shows most of a frame: multiples of 32, at most `frame_pixels`, never enlarged.
 
-    Among the sizes whose width is the multiple nearest to the true aspect ratio, the largest; between equals,
-    the least distorted. Raises VideoError for frames so long and thin that not one row of tokens fits.
+    The largest area, each size's area discounted by twice the percentage that it distorts the aspect ratio.
+    Raises VideoError for frames so long and thin that not one row of tokens fits.
     """
     tallest = max(CELL, round(height / CELL) * CELL)
     widest = max(CELL, round(width / CELL) * CELL)
-    best: tuple[float, float, Size] | None = None
+    best: tuple[float, Size] | None = None
     for h in range(CELL, tallest + 1, CELL):
-        w = min(widest, max(CELL, round(h * width / height / CELL) * CELL))
-        if h * w > frame_pixels:
-            continue
-        rank = (h * w, -abs(math.log((w / h) / (width / height))), (h, w))
-        best = rank if best is None or rank > best else best
+        exact = h * width / height / CELL
+        for w in {min(widest, max(CELL, cells * CELL)) for cells in (math.floor(exact), math.ceil(exact))}:
+            if h * w <= frame_pixels:
+                distortion = abs(math.log((w / h) / (width / height)))
+                best = max(best or (0.0, (0, 0)), (h * w * math.exp(-2 * distortion), (h, w)))
     if best is None:
         raise VideoError(f"frames of {height}x{width} px do not fit {frame_pixels} px at one row of tokens")
-    return best[2]
+    return best[1]
 
 
 def token_grid(size: Size) -> Size:
