@@ -17,8 +17,9 @@ from typing import Any, Literal
 
 import torch
 import transformers
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -38,6 +39,8 @@ MODEL_CLASSES = {
     "qwen3_vl_moe": "Qwen3VLMoeForConditionalGeneration",
 }
 WHAT_WORKS = f"Qwen3-VL Instruct checkpoints work: {', '.join(ALIASES)}, or a hub id or folder of that kind"
+
+BEFORE_5 = int(transformers.__version__.split(".")[0]) < 5
 
 Quantization = Literal["none", "int8", "nf4"]
 
@@ -82,8 +85,8 @@ def load_checkpoint(
         "config": config,
         "dtype": _dtype(dtype, on_cpu, raw),
         "device_map": target,
-        "revision": revision_of_base,
         "use_safetensors": True,
+        "local_files_only": True,
     }
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
@@ -91,15 +94,15 @@ def load_checkpoint(
         options["quantization_config"] = _quantization(quantization, options["dtype"])
     cls = getattr(transformers, MODEL_CLASSES[raw["model_type"]])
     try:
-        model = cls.from_pretrained(name, **options)
-    except (OSError, ImportError, ValueError, RuntimeError, KeyError) as error:
+        model = cls.from_pretrained(files.fetch_weights(), **options)
+    except (OSError, ImportError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"{name}: {_one_line(error)}") from error
     if adapter is not None:
         model = _with_adapter(model, str(adapter), quantization)
     model.eval().requires_grad_(False)
     provenance = {
         "model": name,
-        "revision": getattr(config, "_commit_hash", None) or files.commit or revision_of_base,
+        "revision": files.commit or revision_of_base,
         "adapter": None if adapter is None else str(adapter),
         "model_type": raw["model_type"],
         "dtype": str(model.dtype).removeprefix("torch."),
@@ -110,32 +113,35 @@ def load_checkpoint(
 
 
 class _Files:
-    """Small files of a checkpoint, from its folder or from the hub; the cache serves them offline."""
+    """A checkpoint's folder: the user's own, or the hub's snapshot, which the cache serves offline as well."""
 
     def __init__(self, name: str, revision: str | None) -> None:
         self.name, self.revision = name, revision
         self.folder = Path(name).expanduser()
+        self.local = self.folder.is_dir()
         self.commit: str | None = None
-        if not self.folder.is_dir() and (
-            self.folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1
-        ):
-            raise ModelError(f"'{name}' is no folder, hub id or alias{nearest(name, ALIASES)}; {WHAT_WORKS}")
+        if not self.local:
+            if self.folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+                raise ModelError(f"'{name}' is no folder, hub id or alias{nearest(name, ALIASES)}; {WHAT_WORKS}")
+            # The small files first: a checkpoint of another kind is refused before its weights are fetched.
+            self.folder = self._snapshot(["*.json", "*.jinja"])
+            self.commit = self.folder.name
 
-    def path(self, file: str) -> Path | None:
-        if self.folder.is_dir():
-            path = self.folder / file
-            return path if path.is_file() else None
+    def fetch_weights(self) -> Path:
+        """The folder, weights included."""
+        return self.folder if self.local else self._snapshot(["*.json", "*.jinja", "*.safetensors"])
+
+    def _snapshot(self, patterns: list[str]) -> Path:
         try:
-            path = Path(hf_hub_download(self.name, file, revision=self.revision))
+            return Path(snapshot_download(self.name, revision=self.commit or self.revision, allow_patterns=patterns))
         except LocalEntryNotFoundError as error:
-            raise ModelError(f"{self.name}: the hub cannot be reached and {file} is not in its cache") from error
-        except EntryNotFoundError:
-            return None
+            raise ModelError(f"{self.name}: the hub cannot be reached, and its cache does not hold it") from error
         except (HfHubHTTPError, HFValidationError, OSError) as error:
             raise ModelError(f"{self.name}: {_one_line(error)}") from error
-        if found := re.search(r"/snapshots/([0-9a-f]{40})/", path.as_posix()):
-            self.commit = found.group(1)
-        return path
+
+    def path(self, file: str) -> Path | None:
+        path = self.folder / file
+        return path if path.is_file() else None
 
     def json(self, file: str) -> dict[str, Any] | None:
         path = self.path(file)
@@ -199,7 +205,12 @@ def _build_config(raw: dict[str, Any], name: str) -> PretrainedConfig:
     data = json.loads(json.dumps(raw))
     text = data.get("text_config", {})
     rope = text.get("rope_parameters")
-    if rope and int(transformers.__version__.split(".")[0]) < 5:
+    if BEFORE_5 and "num_local_experts" in text:
+        raise ModelError(
+            f"{name}: saved by transformers 5, which stores experts transposed; "
+            f"transformers {transformers.__version__} would read them wrongly: use 5, or the original checkpoint"
+        )
+    if BEFORE_5 and rope:
         # 5.x writes one `rope_parameters`; 4.57 knows `rope_theta` beside `rope_scaling`.
         text["rope_scaling"] = {k: v for k, v in rope.items() if k != "rope_theta"}
         text["rope_theta"] = rope.get("rope_theta", text.get("rope_theta", 5_000_000.0))
@@ -265,7 +276,7 @@ def _quantization(kind: str, dtype: torch.dtype) -> Any:
             f"quantization '{kind}' needs bitsandbytes, which cannot be used: {_one_line(error)}"
         ) from error
     # The vision tower and the head stay as they are: small, and where the numbers are read.
-    skip = ["visual", "lm_head"]
+    skip = ["visual", "model.visual", "lm_head"]  # 4.57 matches parts of names, 5.x their beginnings
     if kind == "int8":
         return transformers.BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
     return transformers.BitsAndBytesConfig(
@@ -293,7 +304,7 @@ def _one_line(error: BaseException) -> str:
 
 def warn_if_slow(provenance: dict[str, Any]) -> str | None:
     """transformers 4.57 runs every expert of a mixture for every token; say so once, and in the result."""
-    if provenance["model_type"] == "qwen3_vl_moe" and int(transformers.__version__.split(".")[0]) < 5:
+    if BEFORE_5 and provenance["model_type"] == "qwen3_vl_moe":
         note = f"transformers {transformers.__version__} computes all experts for every token; 5.x is many times faster"
         warnings.warn(note, stacklevel=3)
         return note
