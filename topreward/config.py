@@ -100,6 +100,8 @@ def load_protocol(source: str | os.PathLike[str] | Protocol = "paper", **overrid
     else:
         path = find_config(source)
         data, where = read_yaml(path), str(source)
+        if "estimator" in data:
+            raise ConfigError(f"{source}: is a protocol of the estimator '{data['estimator']}', not of TOPReward")
     data.update(overrides)
     wording = data.get("wording")
     if isinstance(wording, Wording):
