@@ -1,12 +1,13 @@
-"""Greedy continuations of all branches at once, on the shared trunk.
+"""Greedy continuations: the loop itself, and those of all branches at once on the shared trunk.
 
-In go a layout whose questions ask for text, the prefilled trunk and the odd blocks' features; out comes one
+In goes a layout whose questions ask for text, the prefilled trunk and the odd blocks' features; out comes one
 text per branch. Each step is one forward with one token per unfinished branch; the trunk is never copied,
 and every branch keeps only its own tokens' keys and values. Equal to `model.generate` on each whole prompt.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,38 @@ from topreward.qwen.layout import Layout, Tokens
 from topreward.qwen.model import Features, QwenVL, Trunk
 
 DECODE_ATTENTION = "topreward_decode"
+
+Step = Callable[[NDArray[np.int64], NDArray[np.int64]], Tensor]
+
+
+def greedy(
+    model: QwenVL,
+    hidden: Tensor,
+    step: Step,
+    *,
+    max_new_tokens: int,
+    finished: Callable[[int, list[int]], bool] | None = None,
+) -> list[list[int]]:
+    """The most probable next token of every row, until each row ends.
+
+    `hidden`: (R, hidden) last hidden state of each row's prompt. `step`: which rows go on (A,) and their newest
+    tokens (A,) → (A, hidden) the hidden states after those. A row ends with a stop token, after
+    `max_new_tokens`, or when `finished(row, its tokens)`. Returns R lists of tokens, stop tokens included.
+    """
+    active = np.arange(hidden.shape[0])
+    answers: list[list[int]] = [[] for _ in active]
+    for count in range(1, max_new_tokens + 1):
+        chosen = model.next_tokens(hidden)
+        for row, token in zip(active, chosen, strict=True):
+            answers[row].append(int(token))
+        going = ~np.isin(chosen, model.stop_tokens)
+        if finished is not None:
+            going &= [not finished(int(row), answers[row]) for row in active]
+        active, chosen = active[going], chosen[going]
+        if not active.size or count == max_new_tokens:
+            break
+        hidden = step(active, chosen)
+    return answers
 
 
 @dataclass
@@ -85,28 +118,22 @@ def describe(
     seen_trunk = np.array([b.trunk_length for b in branches])
     plan = DecodePlan(trunk.layers)
     plan.mask = _mask(seen_trunk[owner], trunk.length, causal)
+
+    def step(active: NDArray[np.int64], chosen: NDArray[np.int64]) -> Tensor:
+        nonlocal owner
+        place[active] += 1
+        owner = np.concatenate([owner, active])
+        plan.mask = _mask(seen_trunk[active], trunk.length, owner[None] == active[:, None])
+        tokens = Tokens(chosen, np.tile(place[active], (3, 1)), np.zeros(chosen.size, dtype=bool))
+        return model.decode(tokens, None, use_cache=False, decode_plan=plan)[0]
+
     with model.attention(DECODE_ATTENTION):
-        hidden = model.decode(Tokens(ids, positions, visual), rows, use_cache=False, decode_plan=plan)
+        hidden = model.decode(Tokens(ids, positions, visual), rows, use_cache=False, decode_plan=plan)[0]
         last = np.array([b.stop - 1 - first for b in branches])
         place = positions[0, last]
-        active = np.arange(len(branches))
-        texts: list[list[int]] = [[] for _ in branches]
-        for step in range(max_new_tokens):
-            chosen = model.next_tokens(hidden[0, torch.from_numpy(last).to(hidden.device)])
-            for branch, token in zip(active, chosen, strict=True):
-                texts[branch].append(int(token))
-            going = ~np.isin(chosen, model.stop_tokens)
-            active, chosen = active[going], chosen[going]
-            if not active.size or step == max_new_tokens - 1:
-                break
-            place = place[going] + 1
-            owner = np.concatenate([owner, active])
-            own = owner[None] == active[:, None]
-            plan.mask = _mask(seen_trunk[active], trunk.length, own)
-            tokens = Tokens(chosen, np.tile(place, (3, 1)), np.zeros(chosen.size, dtype=bool))
-            hidden = model.decode(tokens, rows, use_cache=False, decode_plan=plan)
-            last = np.arange(active.size)
-    return [model.decode_text(text) for text in texts]
+        asked = hidden[torch.from_numpy(last).to(hidden.device)]
+        answers = greedy(model, asked, step, max_new_tokens=max_new_tokens)
+    return [model.decode_text(answer) for answer in answers]
 
 
 def _mask(seen_trunk: NDArray[np.int64], trunk_length: int, own: NDArray[np.bool_]) -> Tensor:
