@@ -26,7 +26,10 @@ from transformers import PretrainedConfig, PreTrainedModel
 from topreward.errors import ModelError, nearest
 from topreward.qwen import pixels
 
+# Shipped inside the package: a tiny checkpoint that reads the demo world (topreward/demo/README.md).
+DEMO = "demo"
 ALIASES = {
+    DEMO: str(Path(__file__).parent.parent / "demo" / "checkpoint"),
     "qwen3-vl": "Qwen/Qwen3-VL-8B-Instruct",
     "qwen3-vl-2b": "Qwen/Qwen3-VL-2B-Instruct",
     "qwen3-vl-4b": "Qwen/Qwen3-VL-4B-Instruct",
@@ -101,7 +104,7 @@ def load_checkpoint(
         model = _with_adapter(model, str(adapter), quantization)
     model.eval().requires_grad_(False)
     provenance = {
-        "model": name,
+        "model": DEMO if name == ALIASES[DEMO] else name,  # not where somebody's packages happen to lie
         "revision": files.commit or revision_of_base,
         "adapter": None if adapter is None else str(adapter),
         "model_type": raw["model_type"],

@@ -1,0 +1,202 @@
+"""Second lesson, the learning: the whole model is trained on lessons, many to a batch.
+
+In: lessons and a model whose vision tower can already see. Out: the same model, answering. A batch is one
+forward of the library's own layers; padded sequences, each with its own mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from topreward.demo.footage import Footage, ahead
+from topreward.demo.lessons import Lesson, Teacher
+from topreward.demo.seeing import Log, as_pixels, equal_blocks
+from topreward.qwen import pixels
+from topreward.qwen.model import QwenVL
+
+LESSON_ATTENTION = "topreward_lesson"
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """R lessons, padded to L tokens."""
+
+    ids: Tensor
+    """(R, L)"""
+    positions: Tensor
+    """(4, R, L): the plain index, then M-RoPE in time, height and width."""
+    visual: Tensor
+    """(R, L)"""
+    mask: Tensor
+    """(R, 1, L, L) what is added to the scores: 0 where seen, very little elsewhere."""
+    patches: Tensor
+    """(visual tokens · 4, 1536)"""
+    grid: tuple[int, int]
+    rows: Tensor
+    """(S,) lesson of each scored place."""
+    columns: Tensor
+    """(S,) token of each scored place."""
+    truth: Tensor
+    """(S,) as in Lesson."""
+    answer: Tensor
+    """(S,) as in Lesson."""
+
+
+def pack(lessons: Sequence[Lesson], shown: Tensor) -> Batch:
+    """Lessons side by side. `shown`: (2 · blocks, 3, H, W) levels of all their blocks, in order."""
+    count, longest = len(lessons), max(map(len, lessons))
+    ids = np.zeros((count, longest), dtype=np.int64)
+    positions = np.zeros((4, count, longest), dtype=np.int64)
+    positions[0] = np.arange(longest)
+    visual = np.zeros((count, longest), dtype=bool)
+    mask = np.zeros((count, 1, longest, longest), dtype=bool)
+    mask[:, 0, np.arange(longest), np.arange(longest)] = True  # padding sees itself: nobody may see nothing
+    for row, lesson in enumerate(lessons):
+        n = len(lesson)
+        ids[row, :n], visual[row, :n], mask[row, 0, :n, :n] = lesson.ids, lesson.visual, lesson.mask
+        positions[1:, row, :n] = lesson.positions
+    rows = np.concatenate([np.full(lesson.scored.size, row) for row, lesson in enumerate(lessons)])
+    return Batch(
+        ids=torch.from_numpy(ids),
+        positions=torch.from_numpy(positions),
+        visual=torch.from_numpy(visual),
+        mask=torch.zeros(mask.shape, dtype=torch.bfloat16).masked_fill_(torch.from_numpy(~mask), -1e9),
+        patches=pixels.to_patches(shown),
+        grid=pixels.token_grid((shown.shape[2], shown.shape[3])),
+        rows=torch.from_numpy(rows),
+        columns=torch.from_numpy(np.concatenate([lesson.scored for lesson in lessons])),
+        truth=torch.from_numpy(np.concatenate([lesson.truth for lesson in lessons])),
+        answer=torch.from_numpy(np.concatenate([lesson.answer for lesson in lessons])),
+    )
+
+
+def lesson_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, *, scaling: float, **_: Any
+) -> tuple[Tensor, None]:
+    """Attention written out: the fused kernel's backward takes five times as long on a CPU.
+
+    `query`: (R, heads, L, head_dim); `key`, `value`: (R, KV heads, L, head_dim). Returns (R, L, heads, head_dim).
+    """
+    lessons, heads, length, width = query.shape
+    kv_heads = key.shape[1]
+    grouped = (query * scaling).view(lessons, kv_heads, heads // kv_heads, length, width)
+    scores = grouped @ key[:, :, None].transpose(-1, -2)
+    weights = scores.add_(attention_mask[:, :, None]).softmax(-1).to(value.dtype)
+    mixed = (weights @ value[:, :, None]).view(lessons, heads, length, width)
+    return mixed.transpose(1, 2).contiguous(), None
+
+
+def answers(model: QwenVL, batch: Batch) -> Tensor:
+    """(S, vocabulary) logits at the scored places."""
+    features = model.see(batch.patches, batch.grid)
+    embeds = model.text.embed_tokens(batch.ids)
+    embeds = embeds.masked_scatter(batch.visual[..., None], features.embeds.to(embeds.dtype))
+    with model.attention(LESSON_ATTENTION):
+        hidden = model.text(
+            inputs_embeds=embeds,
+            position_ids=batch.positions,
+            attention_mask=batch.mask,
+            visual_pos_masks=batch.visual,
+            deepstack_visual_embeds=features.deepstack,
+            use_cache=False,
+        ).last_hidden_state
+    logits: Tensor = model.model.lm_head(hidden[batch.rows, batch.columns].float())
+    return logits
+
+
+def answering_loss(model: QwenVL, batch: Batch, true: int, false: int) -> tuple[Tensor, dict[str, float]]:
+    """Cross-entropy with the right answers, and how far off they are."""
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = answers(model, batch)
+    log_probs = logits.float().log_softmax(-1)
+    soft = batch.answer < 0
+    p = batch.truth[soft]
+    losses, measures = [], {}
+    if soft.any():
+        losses.append(-(p * log_probs[soft, true] + (1 - p) * log_probs[soft, false]).mean())
+        measures["error"] = float((log_probs[soft, true].exp() - p).abs().mean().detach())
+    if not soft.all():
+        right = batch.answer[~soft]
+        losses.append(-log_probs[~soft].gather(1, right[:, None]).mean())
+        measures["tokens"] = float((log_probs[~soft].argmax(-1) == right).float().mean())
+    loss = torch.stack(losses).sum()
+    return loss, {"loss": float(loss.detach()), **measures}
+
+
+@dataclass(frozen=True)
+class Course:
+    """How long and how fast."""
+
+    steps: int
+    lessons: int
+    """Progress lessons a step."""
+    gvl_lessons: int
+    """GVL lessons a step."""
+    rate: float
+    seed: int
+    vision_rate: float = 0.5
+    """The vision tower's share of the rate: it has learned already."""
+    average: float = 0.997
+    """Of the weights over the steps: what is kept at the end."""
+
+
+def draw_lessons(teacher: Teacher, pool: Sequence[Footage], course: Course) -> Iterator[Batch]:
+    """Batches of lessons on films drawn by lot."""
+    rng = np.random.default_rng([course.seed, 2])
+    for _ in range(course.steps):
+        films: NDArray[np.int64] = rng.integers(len(pool), size=course.lessons + course.gvl_lessons)
+        lessons = [teacher.progress_lesson(pool[film], rng) for film in films[: course.lessons]]
+        lessons += [teacher.gvl_lesson(pool[film], rng) for film in films[course.lessons :]]
+        groups = np.concatenate([np.full(len(lesson.blocks), i) for i, lesson in enumerate(lessons)])
+        shown = as_pixels(np.concatenate([lesson.blocks for lesson in lessons]), rng, groups)
+        yield pack(lessons, shown)
+
+
+def teach_answering(
+    model: QwenVL, teacher: Teacher, pool: Sequence[Footage], course: Course, log: Log, *, keep: Path | None = None
+) -> None:
+    """Train the whole model; leaves it with the average of the last weights. `keep`: a folder for looks in between."""
+    true, false = model.answer_id(" True"), model.answer_id(" False")
+    core: Any = model.model
+    own = [p for name, p in core.named_parameters() if "visual" not in name]
+    groups = [
+        {"params": own, "lr": course.rate},
+        {"params": list(model.visual.parameters()), "lr": course.rate * course.vision_rate},
+    ]
+    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, [course.rate, course.rate * course.vision_rate], total_steps=course.steps, pct_start=0.1
+    )
+    averaged = {name: weight.detach().clone() for name, weight in core.named_parameters()}
+    seen: list[dict[str, float]] = []
+    with equal_blocks(model):
+        for step, batch in enumerate(ahead(draw_lessons(teacher, pool, course))):
+            loss, measures = answering_loss(model, batch, true, false)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(core.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+            with torch.no_grad():
+                for name, weight in core.named_parameters():
+                    averaged[name].lerp_(weight, 1 - course.average if step else 1.0)
+            seen.append(measures)
+            if (step + 1) % 50 == 0:
+                means = {key: float(np.mean([m[key] for m in seen if key in m])) for key in seen[-1]}
+                log(f"answering {step + 1:5d}  " + "  ".join(f"{k} {v:.4f}" for k, v in means.items()))
+                seen.clear()
+            if keep and (step + 1) % 250 == 0:
+                torch.save(averaged, keep / f"answering-{step + 1}.pt")
+    core.load_state_dict(averaged, strict=False)  # the head is tied to the embeddings: it has no name of its own
+
+
+ALL_ATTENTION_FUNCTIONS.register(LESSON_ATTENTION, lesson_attention)
