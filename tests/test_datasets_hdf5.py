@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from topreward.datasets import hdf5_layout, open_dataset
-from topreward.errors import DatasetError, VideoError
+from topreward.errors import DatasetError, TopRewardError, VideoError
 
 LENGTHS = (4, 3, 5)
 
@@ -162,7 +162,7 @@ def test_frames_are_read_when_asked_for(tmp_path: Path, monkeypatch: pytest.Monk
     clip.frames([4, 1])
     assert read == [[1, 4]]
     path.unlink()
-    with pytest.raises(DatasetError, match=r"d\.hdf5: cannot be opened as HDF5"):
+    with pytest.raises(DatasetError, match=r"d\.hdf5: cannot be read as HDF5"):
         clip.frames([0])
 
 
@@ -198,11 +198,29 @@ def test_defects(tmp_path: Path) -> None:
         opened("f.hdf5", without_a_frame, camera=both)
     with pytest.raises(DatasetError, match=r"demo_2: camera 'eye_in_hand_rgb' is not .*cameras are agentview_rgb$"):
         opened("g.hdf5", without_a_camera, camera=both)
+
+    def endless(file: h5py.File) -> None:
+        del file["data/demo_2/obs/agentview_rgb"]
+        file.create_dataset("data/demo_2/obs/agentview_rgb", shape=(10**12, 4, 4, 3), chunks=(1, 4, 4, 3), dtype="u1")
+
+    with pytest.raises(DatasetError, match="demo_2/obs/agentview_rgb: claims 1000000000000 frames"):
+        opened("h.hdf5", endless)
     (tmp_path / "text.hdf5").write_text("no HDF5")
-    with pytest.raises(DatasetError, match=r"text\.hdf5: cannot be opened as HDF5"):
+    with pytest.raises(DatasetError, match=r"text\.hdf5: cannot be read as HDF5"):
         open_dataset(f"hdf5:{tmp_path / 'text.hdf5'}")
     with pytest.raises(DatasetError, match="no file or folder"):
         open_dataset("hdf5:/no/such/place")
+
+
+@pytest.mark.parametrize("signature", [b"SNOD", b"HEAP", b"TREE"])
+def test_damage_is_an_error_of_ours(tmp_path: Path, signature: bytes) -> None:
+    path = write_demos(tmp_path / "d.hdf5", lengths=(2,))
+    whole = path.read_bytes()
+    assert signature in whole
+    for damaged in (whole.replace(signature, b"XXXX"), whole[: len(whole) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(TopRewardError, match=r"d\.hdf5.*(cannot be read|no group)"):
+            open_dataset(f"hdf5:{path}")[0].clip().frames([0, 1])
 
 
 def test_nothing_is_read_from_another_file(tmp_path: Path) -> None:

@@ -19,9 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topreward.datasets.messages import one_line
-from topreward.errors import DatasetError, VideoError
+from topreward.errors import DatasetError, TopRewardError, VideoError
 
 T = TypeVar("T")
+
+MAX_FRAMES = 10_000_000
+"""Of one demonstration: more than five days at 20 frames/s."""
 
 
 def demo_names(file: Path) -> list[str]:
@@ -54,6 +57,8 @@ def image_shapes(demo: h5py.Group) -> dict[str, tuple[int, int, int]]:
     for name in observations:
         array = _child(observations, name, where)
         if isinstance(array, h5py.Dataset) and array.dtype == np.uint8 and array.ndim == 4 and array.shape[3] == 3:
+            if array.shape[0] > MAX_FRAMES:  # a claim that costs nothing to write and much memory to believe
+                raise DatasetError(f"{where}/obs/{name}: claims {array.shape[0]} frames, want {MAX_FRAMES} at most")
             shapes[name] = (int(array.shape[0]), int(array.shape[1]), int(array.shape[2]))
     if not shapes:
         raise DatasetError(
@@ -69,7 +74,7 @@ def read_frames(demo: h5py.Group, camera: str, indices: NDArray[np.int64]) -> ND
     try:
         # One hyperslab a frame: h5py's own list of indices is slower from some hundred on.
         return np.stack([array[int(index)] for index in indices])
-    except (OSError, TypeError, ValueError, IndexError) as error:
+    except (OSError, RuntimeError, TypeError, ValueError, IndexError) as error:
         raise VideoError(f"{where}: frames cannot be read ({one_line(error)})") from error
 
 
@@ -144,11 +149,12 @@ def _plain(value: Any) -> Any:
 @contextmanager
 def _opened(file: Path) -> Iterator[h5py.File]:
     try:
-        opened = h5py.File(file, "r")
-    except OSError as error:
-        raise DatasetError(f"{file}: cannot be opened as HDF5 ({one_line(error)})") from error
-    with opened:
-        yield opened
+        with h5py.File(file, "r") as opened:
+            yield opened
+    except TopRewardError:  # some of which are ValueErrors too
+        raise
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:  # h5py raises all of them over damage
+        raise DatasetError(f"{file}: cannot be read as HDF5 ({one_line(error)})") from error
 
 
 def _child(parent: Any, name: str, where: str) -> Any:
