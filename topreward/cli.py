@@ -80,7 +80,7 @@ class ProtocolOptions:
     """Sampled frames per second."""
     frame_pixels: int | None = None
     """dense: most pixels of a frame as the model sees it."""
-    chat_template: bool | None = None
+    chat_template: tyro.conf.FlagCreatePairsOff[bool] = False
     """Ask inside the chat template."""
     description: Literal["none", "per_prefix", "once"] | None = None
     """Have the model describe the video first."""
@@ -88,7 +88,7 @@ class ProtocolOptions:
     """The prompt's wording: a name in configs/wordings, or a yaml file of your own."""
 
     def load(self) -> Protocol:
-        chosen = {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
+        chosen = {k: v for k, v in dataclasses.asdict(self).items() if v not in (None, False)}
         return load_protocol(chosen.pop("protocol"), **chosen)
 
 

@@ -200,12 +200,16 @@ class _Call:
 
         def load(frames: int) -> Load:
             share = frames / self.schedule.indices.size
+            # A shorter video has as many prefixes, unless every frame or patch is one.
+            kept = share if self.protocol.num_prefixes == 0 else 1.0
+            odd = round(len(layout.odd_counts) * kept)
             return Load(
                 trunk_tokens=round(len(layout.trunk) * share),
-                branch_tokens=round(len(layout.branch) * share),
-                visual_tokens=round(cells * (layout.trunk_blocks + len(layout.odd_counts)) * share),
-                patches_at_once=min(FRAMES_AT_ONCE, frames + round(len(layout.odd_counts) * share)) * 2 * cells,
-                scored=round(layout.scored.size * share),
+                branch_tokens=round(len(layout.branch) * kept),
+                visual_tokens=cells * (round(layout.trunk_blocks * share) + odd),
+                patches_at_once=min(FRAMES_AT_ONCE, frames + odd) * 2 * cells,
+                scored=round(layout.scored.size * kept),
+                frame_bytes=min(FRAMES_AT_ONCE, frames) * self.clip.height * self.clip.width * 3,
             )
 
         limit = self.memory_limit if self.memory_limit is not None else available_bytes(self.model.device)

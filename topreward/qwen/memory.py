@@ -14,6 +14,7 @@ import psutil
 import torch
 
 from topreward.errors import MemoryLimitError
+from topreward.qwen.pixels import PATCH_WIDTH
 
 # Part of the free memory that a call may plan with: allocators fragment, libraries keep workspaces.
 USABLE = 0.9
@@ -33,6 +34,8 @@ class Load:
     visual_tokens: int
     patches_at_once: int
     scored: int
+    frame_bytes: int = 0
+    """Decoded frames that are in memory at once."""
 
     @property
     def branch_chunk(self) -> int:
@@ -47,14 +50,13 @@ def estimate_bytes(model: Any, load: Load, *, block_patches: int) -> int:
     """Bytes that a scoring call takes beyond the loaded weights."""
     text, vision = model.config.text_config, model.config.vision_config
     size = torch.finfo(model.dtype).bits // 8
-    hidden, heads, kv_heads = text.hidden_size, text.num_attention_heads, text.num_key_value_heads
-    width = text.head_dim
+    hidden, heads, width = text.hidden_size, text.num_attention_heads, text.head_dim
     mlp = max(
         text.intermediate_size, getattr(text, "moe_intermediate_size", 0) * getattr(text, "num_experts_per_tok", 0)
     )
 
     features = load.visual_tokens * hidden * (1 + len(vision.deepstack_visual_indexes)) * size
-    cache = load.trunk_tokens * text.num_hidden_layers * 2 * kv_heads * width * size
+    cache = cache_bytes(model, load.trunk_tokens)
     per_token = (6 * hidden + 3 * heads * width + 3 * mlp) * size
     eager = model.model.language_model.config._attn_implementation == "eager"
     trunk = load.trunk_tokens * per_token
@@ -64,11 +66,50 @@ def estimate_bytes(model: Any, load: Load, *, block_patches: int) -> int:
     keys = load.trunk_tokens + chunk
     branch = chunk * per_token + chunk * keys * (1 + size) + 2 * keys * heads * width * size
     see = load.patches_at_once * (8 * vision.hidden_size + 2 * vision.intermediate_size) * size
-    see += load.patches_at_once * 1536 * 8  # the patches themselves, and the frames they were made from
+    see += load.patches_at_once * PATCH_WIDTH * 4 * 2 + load.frame_bytes * 2  # patches, made from float pixels
     if model.model.visual.config._attn_implementation == "eager":
         see += block_patches**2 * vision.num_heads * (size + 4)
     logits = load.scored * text.vocab_size * 4 * 2
-    return int(features + max(see, cache + max(trunk, branch, logits)))
+    decode = cache + max(trunk, branch, logits)
+    # A GPU's allocator uses the tower's memory again for the decoder; a C library keeps some of it.
+    return int(features + (max(see, decode) if model.device.type == "cuda" else see + decode))
+
+
+def cache_bytes(model: Any, tokens: int) -> int:
+    """Bytes of the keys and values of that many tokens, all layers."""
+    text = model.config.text_config
+    per_layer = 2 * text.num_key_value_heads * text.head_dim * (torch.finfo(model.dtype).bits // 8)
+    return int(tokens * text.num_hidden_layers * per_layer)
+
+
+@dataclass(frozen=True)
+class BatchLoad:
+    """The sizes of one batch of answers (`topreward.qwen.batch`)."""
+
+    rows: int
+    """Prompts."""
+    prompt_tokens: int
+    """Of the longest prompt, like all that follows."""
+    new_tokens: int
+    """Most that an answer takes."""
+    visual_tokens: int
+    """Those of in-context episodes, which stay, count once more."""
+    patches_at_once: int
+    pixels: int
+    """Values of the images that wait to be seen."""
+
+
+def estimate_batch_bytes(model: Any, load: BatchLoad, *, block_patches: int) -> int:
+    """Bytes that a batch of answers takes beyond the loaded weights: its cache, and one prompt being prefilled."""
+    one = Load(
+        trunk_tokens=load.prompt_tokens,
+        branch_tokens=0,
+        visual_tokens=load.visual_tokens,
+        patches_at_once=load.patches_at_once,
+        scored=load.rows,
+    )
+    prefill = estimate_bytes(model, one, block_patches=block_patches)
+    return prefill + load.rows * (cache_bytes(model, load.prompt_tokens + load.new_tokens) + 4 * load.pixels)
 
 
 def available_bytes(device: torch.device) -> int:
@@ -95,4 +136,19 @@ def require(needed: Callable[[int], int], frames: int, limit: int, *, sampling_f
     raise MemoryLimitError(
         f"{source}: {frames} sampled frames need about {wanted / 2**30:.2f} GiB, {limit * USABLE / 2**30:.2f} GiB are "
         f"usable; {fits if low else 'not even one frame fits'}"
+    )
+
+
+def require_batch(needed: Callable[[int], int], rows: int, limit: int, *, what: str) -> None:
+    """Raise MemoryLimitError, naming the largest batch that fits, unless `needed(rows)` bytes do.
+
+    `needed`: prompts in the batch → bytes, increasing. `limit`: bytes there are. `what`: the batch, in words.
+    """
+    wanted = needed(rows)
+    if wanted <= limit * USABLE:
+        return
+    fits = next((n for n in range(rows - 1, 0, -1) if needed(n) <= limit * USABLE), 0)
+    raise MemoryLimitError(
+        f"{what} need about {wanted / 2**30:.2f} GiB, {limit * USABLE / 2**30:.2f} GiB are usable; "
+        f"{f'a batch of {fits} fits' if fits else 'not even one fits'}"
     )

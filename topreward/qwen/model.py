@@ -81,8 +81,7 @@ class QwenVL:
 
     @property
     def device(self) -> torch.device:
-        device: torch.device = self.text.embed_tokens.weight.device
-        return device
+        return _device_of(self.text.embed_tokens)
 
     @property
     def kernels(self) -> dict[str, str]:
@@ -115,7 +114,7 @@ class QwenVL:
         return Features.join([self._see(patches[i : i + step], rows, columns) for i in range(0, len(patches), step)])
 
     def _see(self, patches: Tensor, rows: int, columns: int) -> Features:
-        device = self.visual.patch_embed.proj.weight.device
+        device = _device_of(self.visual.patch_embed.proj)
         grid_thw = torch.tensor([[len(patches) // (rows * columns), rows, columns]], device=device)
         out = self.visual(patches.to(device, self.visual.dtype), grid_thw=grid_thw)
         # transformers 4.57 returns a pair, 5.x an object.
@@ -180,8 +179,9 @@ class QwenVL:
     def _logits(self, hidden: Tensor) -> Tensor:
         """(R, hidden) → (R, vocabulary) float32."""
         head = self.model.lm_head
-        hidden = hidden.to(head.weight.device)
-        if type(head) is not torch.nn.Linear or head.weight.dtype == torch.float32:
+        hidden = hidden.to(_device_of(head))
+        plain = type(head) is torch.nn.Linear and head.weight.device.type != "meta"
+        if not plain or head.weight.dtype == torch.float32:
             logits: Tensor = head(hidden.to(head.weight.dtype)).float()
             return logits
         # fp32 where it is read: bf16 logits near 16 are 1/8 apart. A slice of the head at a time, because the
@@ -256,6 +256,12 @@ class QwenVL:
         if found is None:
             raise ModelError(f"the tokenizer has no token {token}")
         return int(found)
+
+
+def _device_of(module: Any) -> torch.device:
+    """Where a module computes. Weights that accelerate has offloaded are on `meta` between calls."""
+    device: torch.device = module.weight.device
+    return torch.device(module._hf_hook.execution_device) if device.type == "meta" else device
 
 
 def _chunks(lengths: list[int], limit: int) -> Iterator[tuple[int, int]]:

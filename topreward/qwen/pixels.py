@@ -34,6 +34,9 @@ SQUARE = 256
 # Beyond this many frames the stock processor makes frames smaller (25 165 824 px a video); we do not.
 SQUARE_PARITY_FRAMES = 25_165_824 // (SQUARE * SQUARE)
 
+# Full-size frames turned to float at once: in float a frame is four times its bytes.
+FLOAT_FRAMES = 16
+
 Size = tuple[int, int]
 
 
@@ -78,13 +81,17 @@ def square_pixels(frames: NDArray[np.uint8], device: torch.device | str = "cpu")
 
 
 def aspect_pixels(frames: NDArray[np.uint8], size: Size, device: torch.device | str = "cpu") -> Tensor:
-    """(N, H, W, 3) uint8 → (N, 3, height, width) of whole levels 0..255, resized on `device` to `size`."""
+    """(N, H, W, 3) uint8 → (N, 3, height, width) uint8, resized on `device` to `size`."""
     pixels = torch.from_numpy(np.ascontiguousarray(frames)).to(device).permute(0, 3, 1, 2)
     if tuple(pixels.shape[-2:]) == size:
         return pixels
-    resized = interpolate(pixels.float(), size=size, mode="bicubic", antialias=True)
-    # Bicubic overshoots; whole levels, as a stored image would have them.
-    return resized.round_().clamp_(0, 255)
+    out = pixels.new_empty(len(pixels), 3, *size)
+    for start in range(0, len(pixels), FLOAT_FRAMES):
+        part = pixels[start : start + FLOAT_FRAMES].float()
+        resized = interpolate(part, size=size, mode="bicubic", antialias=True)
+        # Bicubic overshoots; whole levels, as a stored image would have them.
+        out[start : start + FLOAT_FRAMES] = resized.round_().clamp_(0, 255).to(torch.uint8)
+    return out
 
 
 def to_patches(pixels: Tensor) -> Tensor:
@@ -94,7 +101,7 @@ def to_patches(pixels: Tensor) -> Tensor:
     patch as the convolution reads it (colour, time, y, x).
     """
     count, colours, height, width = pixels.shape
-    scaled = (pixels.float() - 127.5) / 127.5
+    scaled = pixels.to(torch.float32, copy=True).sub_(127.5).div_(127.5)
     rows, columns = height // CELL, width // CELL
     split = scaled.reshape(count // TEMPORAL_PATCH, TEMPORAL_PATCH, colours, rows, MERGE, PATCH, columns, MERGE, PATCH)
     ordered = split.permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
