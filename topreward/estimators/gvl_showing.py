@@ -1,0 +1,129 @@
+"""What GVL puts before the model: an episode's frames, shuffled, resized and laid out between the texts.
+
+In go clips and a protocol; out come Questions, which are laid out before any frame is decoded, their pixels, and
+what the vision tower sees of those. Knows nothing of answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from topreward import gvl_prompts, prompts
+from topreward.estimators.topreward import FRAMES_AT_ONCE
+from topreward.gvl_protocol import MAX_EXAMPLES, GVLProtocol
+from topreward.qwen import pixels
+from topreward.qwen.batch import image_tokens
+from topreward.qwen.image_layout import Grid, ImagePrompt, lay_out_images
+from topreward.qwen.model import Features, QwenVL
+from topreward.sampling import TEMPORAL_PATCH
+from topreward.types import Clip, Episode
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """An in-context episode, shuffled and seen."""
+
+    id: str
+    percentages: list[int]
+    """(n,) as shown."""
+    shown: Tensor
+    """(n, 3, h, w)"""
+    features: Features
+    grid: Grid
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """One episode, laid out to be asked about; no frame of it is decoded yet."""
+
+    clip: Clip
+    instruction: str
+    episode_id: str | None
+    indices: NDArray[np.int64]
+    """(K,) raw frames to be judged, increasing."""
+    order: NDArray[np.int64]
+    """(K,) place in time of each frame shown."""
+    size: pixels.Size
+    """(height, width) px that frames are resized to."""
+    prompt: ImagePrompt
+
+
+class Showing:
+    """A protocol and its in-context episodes, for one or many episodes."""
+
+    def __init__(self, model: QwenVL, protocol: GVLProtocol, examples: Sequence[Episode]) -> None:
+        """Raises ConfigError for too many examples, DatasetError for one that has no honest percentages."""
+        self.model = model
+        self.protocol = protocol
+        self.image = image_tokens(model)
+        gvl_prompts.refuse_bad_examples(examples, MAX_EXAMPLES)
+        self.examples = [self._example(e) for e in examples]
+        self.first = 1 + sum(len(e.percentages) for e in self.examples)
+        """Number of the first frame to be judged."""
+
+    def question(self, clip: Clip, instruction: str, key: str, *, episode_id: str | None = None) -> Question:
+        """`key`: decides, with the seed, in which order the frames are shown. Raises PromptError."""
+        prompts.refuse_special_tokens(instruction, self.model.special_tokens)
+        indices = gvl_prompts.even_frames(clip.num_frames, self.protocol.num_frames)
+        order = gvl_prompts.shuffled(self.protocol.seed, key, indices.size)
+        percentages = [e.percentages for e in self.examples]
+        texts = gvl_prompts.texts(self.protocol.wording, instruction, percentages, indices.size)
+        size = self._size(clip)
+        grid = pixels.token_grid(size)
+        grids = [grid, *(e.grid for e in self.examples for _ in e.percentages), *[grid] * indices.size]
+        prompt = lay_out_images(self.model.encode, self.image, texts=texts, grids=grids)
+        return Question(clip, instruction, episode_id, indices, order, size, prompt)
+
+    def shown(self, question: Question) -> Tensor:
+        """(1 + K, 3, h, w): decoded and resized, the anchor first, then the frames as shown. Raises VideoError."""
+        frames = self._pixels(question.clip, np.concatenate([[0], question.indices]), question.size)
+        return frames[np.concatenate([[0], 1 + question.order])]
+
+    def see(self, shown: Tensor) -> Features:
+        """What the vision tower sees of all images of a question's prompt, in their order."""
+        own = self.model.see(still_patches(shown), pixels.token_grid((shown.shape[2], shown.shape[3])))
+        cells = own.embeds.shape[0] // shown.shape[0]
+        return Features.join([own[slice(0, cells)], *(e.features for e in self.examples), own[slice(cells, None)]])
+
+    def patches(self, shown: Tensor) -> Tensor:
+        """(…, 1536) patches of all images of a question's prompt, in their order: for the slow twin."""
+        parts = [shown[:1], *(e.shown for e in self.examples), shown[1:]]
+        return torch.cat([still_patches(part) for part in parts])
+
+    def _example(self, episode: Episode) -> Example:
+        clip = episode.clip()
+        indices = gvl_prompts.even_frames(clip.num_frames, self.protocol.num_frames)
+        percentages = gvl_prompts.example_percentages(episode, clip, indices)
+        order = gvl_prompts.shuffled(self.protocol.seed, episode.id, indices.size)
+        size = self._size(clip)
+        shown = self._pixels(clip, indices, size)[order]
+        grid = pixels.token_grid(size)
+        features = self.model.see(still_patches(shown), grid)
+        return Example(episode.id, [percentages[i] for i in order], shown, features, grid)
+
+    def _size(self, clip: Clip) -> pixels.Size:
+        if self.protocol.resize == "square":
+            return pixels.square_size()
+        return pixels.aspect_size(clip.height, clip.width, self.protocol.frame_pixels)
+
+    def _pixels(self, clip: Clip, indices: NDArray[np.int64], size: pixels.Size) -> Tensor:
+        """(N, 3, h, w), decoded in order of time, a bounded number of frames at a time."""
+        parts = []
+        for start in range(0, indices.size, FRAMES_AT_ONCE):
+            frames = clip.frames(indices[start : start + FRAMES_AT_ONCE])
+            if self.protocol.resize == "square":
+                parts.append(pixels.square_pixels(frames, self.model.device))
+            else:
+                parts.append(pixels.aspect_pixels(frames, size, self.model.device))
+        return torch.cat(parts)
+
+
+def still_patches(frames: Tensor) -> Tensor:
+    """(N, 3, h, w) → (N · 4 · tokens, 1536): each still frame stands twice, to fill a temporal patch."""
+    return pixels.to_patches(frames.repeat_interleave(TEMPORAL_PATCH, dim=0))
