@@ -7,8 +7,11 @@ copies of them with one thing changed.
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -371,6 +374,30 @@ def test_what_the_hub_lacks(hub: list[tuple[str, str]], monkeypatch: pytest.Monk
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
     with pytest.raises(DatasetError, match=r"episode 0: somebody/pots@0123456789ab: cannot fetch data/.*offline"):
         dataset[0].clip()
+
+
+def test_what_was_fetched_once_works_offline(tmp_path: Path) -> None:
+    """huggingface_hub itself, over a cache as it leaves one; the data of chunk 0 were never fetched."""
+    home = tmp_path / "datasets--somebody--pots"
+    shutil.copytree(DATA / "v30_h264", home / "snapshots" / COMMIT, ignore=shutil.ignore_patterns("expected*"))
+    shutil.rmtree(home / "snapshots" / COMMIT / "data/chunk-000")
+    (home / "refs").mkdir()
+    (home / "refs/main").write_text(COMMIT)
+    code = (
+        "from topreward.datasets import open_dataset\n"
+        "dataset = open_dataset('lerobot:somebody/pots')\n"
+        "print(dataset.revision, [dataset[i].clip().num_frames for i in (2, 3)])\n"
+        "try: dataset[0].clip()\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    settings = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    ran = subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=True)
+    first, second = ran.stdout.splitlines()
+    assert first == f"{COMMIT} [9, 5]"
+    assert second.startswith(
+        "DatasetError lerobot:somebody/pots, episode 0: somebody/pots@0123456789ab: cannot fetch "
+        "data/chunk-000/file-000.parquet (LocalEntryNotFoundError: "
+    )
 
 
 @pytest.mark.parametrize(
