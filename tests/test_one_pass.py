@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from clips import rolled_clip
@@ -165,9 +166,25 @@ def test_beyond_384_frames_parity_is_not_claimed(tiny: TOPReward) -> None:
 
 def test_provenance_says_how(tiny: TOPReward) -> None:
     made = tiny.score(rolled_clip(count=20), ONE, protocol="paper").provenance
-    assert made["kernels"] == {"vision": "sdpa", "trunk": "sdpa", "branch": "topreward grouped"}
+    assert made["kernels"] == {"vision": "topreward blocks", "trunk": "sdpa", "branch": "topreward grouped"}
     assert made["protocol"]["name"] == "paper"
     assert made["protocol"]["wording"]["question"].startswith("The above video shows")
     assert made["software"]["transformers"]
     assert made["dtype"] == "float32"
     assert made["layout_version"] == 1
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (2, 3)])
+def test_all_blocks_at_once_are_the_stock_tower(tiny: TOPReward, grid: tuple[int, int]) -> None:
+    model = tiny.model
+    patches = torch.randn(5 * 4 * grid[0] * grid[1], 1536, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        ours = model.see(patches, grid)
+        stock = model.visual(patches, grid_thw=torch.tensor([[5, 2 * grid[0], 2 * grid[1]]]))
+    embeds, deepstack = stock if isinstance(stock, tuple) else (stock.pooler_output, stock.deepstack_features)
+    torch.testing.assert_close(ours.embeds, embeds, atol=2e-4, rtol=1e-4)
+    for a, b in zip(ours.deepstack, deepstack, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-4)
+    assert model.visual.config._attn_implementation == "sdpa", "the stock kernel is back"
+    assert not any(block.attn._forward_pre_hooks for block in model.visual.blocks)
+    assert "forward" not in vars(model.visual.patch_embed)

@@ -316,7 +316,7 @@ class _Call:
         return tuple(notes)
 
     def _provenance(self, one_pass: bool) -> dict[str, Any]:
-        kernels = self.model.kernels if one_pass else {k: v for k, v in self.model.kernels.items() if k != "branch"}
+        kernels = self.model.kernels if one_pass else self.model.stock_kernels
         return {
             "estimator": "topreward",
             **self.model.provenance,

@@ -1,8 +1,8 @@
 """The attention of the branch pass: every branch sees its part of the trunk, and itself.
 
 In go the queries, keys and values of all branches, side by side in one sequence, and the trunk's cache;
-out comes the attention output. Registered with transformers under BRANCH_ATTENTION, so that the model's
-own layers (norms, rotary embedding, projections, DeepStack, experts, adapters) stay the library's.
+out comes the attention output. Registered with transformers under BRANCH_ATTENTION, so that all else in the
+decoder layers (norms, rotary embedding, projections, DeepStack, experts, adapters) stays the library's.
 
 Two kernels give the same numbers:
 
@@ -14,6 +14,8 @@ Two kernels give the same numbers:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -125,6 +127,17 @@ def _dense(
     mask = plan.dense_mask(trunk_key.shape[2], query.device)
     mixed: Tensor = scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scaling)
     return mixed.transpose(1, 2).contiguous()
+
+
+@contextmanager
+def attention_set_to(config: Any, name: str) -> Iterator[None]:
+    """Within it, the layers of this config run the attention registered under that name."""
+    before = config._attn_implementation
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
 
 
 ALL_ATTENTION_FUNCTIONS.register(BRANCH_ATTENTION, branch_attention)

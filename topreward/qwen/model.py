@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,10 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from topreward.errors import ModelError, PromptError
-from topreward.qwen.attention import BRANCH_ATTENTION, BranchPlan, Kernel
+from topreward.qwen.attention import BRANCH_ATTENTION, BranchPlan, Kernel, attention_set_to
 from topreward.qwen.layout import VIDEO_PAD, VISION_END, VISION_START, Layout, Tokens, VisionTokens
 from topreward.qwen.loading import Checkpoint
+from topreward.qwen.tower import at_once
 
 # Patches per call of the vision tower: blocks are independent, so more of them at once only costs memory.
 VISION_CHUNK = 32_768
@@ -70,6 +71,8 @@ class QwenVL:
         self.visual = self.core.visual
         if any(layer.self_attn.config is not self.text.config for layer in self.text.layers):
             raise ModelError("the decoder layers do not share their model's config; the branch kernel cannot be set")
+        if any(block.attn.config is not self.visual.config for block in self.visual.blocks):
+            raise ModelError("the vision blocks do not share their tower's config; the block kernel cannot be set")
         self.vision_tokens = VisionTokens(*(self._id(t) for t in (VISION_START, VISION_END, VIDEO_PAD)))
         if self.vision_tokens.pad != self.model.config.video_token_id:
             raise ModelError(
@@ -84,13 +87,24 @@ class QwenVL:
         return _device_of(self.text.embed_tokens)
 
     @property
+    def sees_at_once(self) -> bool:
+        """Whether the vision tower takes all blocks of a video as one batch."""
+        return bool(self.visual.config._attn_implementation == "sdpa")
+
+    @property
     def kernels(self) -> dict[str, str]:
         """Which attention each pass runs."""
         return {
-            "vision": str(self.visual.config._attn_implementation),
+            "vision": "topreward blocks" if self.sees_at_once else str(self.visual.config._attn_implementation),
             "trunk": str(self.text.config._attn_implementation),
             "branch": f"topreward {self.kernel}",
         }
+
+    @property
+    def stock_kernels(self) -> dict[str, str]:
+        """Which attention a plain forward runs."""
+        configs = {"vision": self.visual.config, "text": self.text.config}
+        return {name: str(config._attn_implementation) for name, config in configs.items()}
 
     def encode(self, text: str) -> list[int]:
         """Text → token ids; special tokens that the text spells are read as such."""
@@ -116,7 +130,9 @@ class QwenVL:
     def _see(self, patches: Tensor, rows: int, columns: int) -> Features:
         device = _device_of(self.visual.patch_embed.proj)
         grid_thw = torch.tensor([[len(patches) // (rows * columns), rows, columns]], device=device)
-        out = self.visual(patches.to(device, self.visual.dtype), grid_thw=grid_thw)
+        # Whoever chose another kernel than sdpa gets the stock tower with that kernel.
+        with at_once(self.visual, rows * columns) if self.sees_at_once else nullcontext():
+            out = self.visual(patches.to(device, self.visual.dtype), grid_thw=grid_thw)
         # transformers 4.57 returns a pair, 5.x an object.
         embeds, deepstack = out if isinstance(out, tuple) else (out.pooler_output, out.deepstack_features)
         return Features(embeds, list(deepstack))
@@ -203,15 +219,9 @@ class QwenVL:
         hidden: Tensor = self.text(inputs_embeds=embeds, position_ids=positions, **options).last_hidden_state
         return hidden
 
-    @contextmanager
-    def attention(self, name: str) -> Iterator[None]:
-        config = self.text.config
-        before = config._attn_implementation
-        config._attn_implementation = name
-        try:
-            yield
-        finally:
-            config._attn_implementation = before
+    def attention(self, name: str) -> AbstractContextManager[None]:
+        """Within it, the decoder layers run the attention registered under that name."""
+        return attention_set_to(self.text.config, name)
 
     # -- the slow twin ---------------------------------------------------------------------------------
 
