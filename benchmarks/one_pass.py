@@ -36,7 +36,7 @@ from topreward.config import Protocol, load_protocol
 from topreward.files import write_atomically
 from topreward.qwen import pixels
 from topreward.qwen.layout import Layout, Tokens, lay_out, prompt_text
-from topreward.qwen.model import QwenVL
+from topreward.qwen.model import Features, QwenVL
 from topreward.sampling import make_schedule
 
 TEXT = {
@@ -138,11 +138,11 @@ class Workload:
                 features = model.see(self.patches[seen * 4 * self.cells : (seen + blocks) * 4 * self.cells], self.grid)
                 self._append(cache, layout.trunk, done, branch.trunk_length, features)
                 done, seen = branch.trunk_length, seen + blocks
-            features = None
+            padded: Features | None = None
             if count % 2:
-                features = model.see(self.odd_patches[odd_row : odd_row + 4 * self.cells], self.grid)
+                padded = model.see(self.odd_patches[odd_row : odd_row + 4 * self.cells], self.grid)
                 odd_row += 4 * self.cells
-            hidden = self._append(cache, layout.branch, branch.start, branch.stop, features)
+            hidden = self._append(cache, layout.branch, branch.start, branch.stop, padded)
             out.append(model.log_probs(hidden[:, -1], self.answers)[0])
             if done:
                 cache.crop(-len(branch))  # newest transformers takes only negative lengths
@@ -150,7 +150,7 @@ class Workload:
                 cache = DynamicCache()
         return np.array(out)
 
-    def _append(self, cache: Any, tokens: Tokens, start: int, stop: int, features: Any) -> Tensor:
+    def _append(self, cache: Any, tokens: Tokens, start: int, stop: int, features: Features | None) -> Tensor:
         part = Tokens(tokens.ids[start:stop], tokens.positions[:, start:stop], tokens.visual[start:stop])
         past = cache.get_seq_length()
         return self.model.decode(part, features, past=past, past_key_values=cache, use_cache=True)

@@ -10,11 +10,9 @@ stderr and exit status 2; `--debug` shows the traceback.
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -30,15 +28,18 @@ from rich.progress import (
 )
 
 from topreward.config import Protocol, load_protocol
-from topreward.errors import ConfigError, DatasetError, TopRewardError
-from topreward.files import write_atomically
-from topreward.types import Clip, Curve, Episode
+from topreward.errors import TopRewardError
 
 if TYPE_CHECKING:
     from topreward.estimators.topreward import TOPReward
+    from topreward.evaluation import Folder, ModelSetup, Plan, Run, Summary
+    from topreward.evaluation.inputs import Inputs
 
 out = Console()
 err = Console(stderr=True)
+
+DEMO_RUN = ["--model", "demo", "--dataset", "demo:", "--estimators", "topreward,log_odds,debiased,gvl"]
+"""What scripts/eval_voc.py does without arguments."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +111,15 @@ class ScoreOptions:
     """Frame rate of a folder of frames, frames/s."""
     json: Path | None = None
     """Write the curve here."""
+    plot: Path | None = None
+    """Draw the film and the curve here (.png, .svg, .pdf)."""
     debug: bool = False
     """Show tracebacks."""
 
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """VOC of a model over videos or a dataset: a table per episode, and the mean with its interval."""
+    """VOC of estimators over videos or a dataset, beside the same of their controls: docs/evaluation.md."""
 
     videos: tuple[Path, ...] = ()
     """Video files, or one CSV/JSONL listing of path, instruction, success, split."""
@@ -124,14 +127,63 @@ class EvalOptions:
     """One for all videos, or one per video."""
     dataset: str | None = None
     """lerobot:…, folder:…, hdf5:… or demo: (docs/datasets.md)."""
+    dataset_revision: str | None = None
+    """Branch, tag or commit of a hub dataset."""
+    camera: tuple[str, ...] = ()
+    """The dataset's camera; several names put their views side by side."""
+    episodes: str | None = None
+    """Only these: 0:50 (50 not included), 3,7,9, 40: …"""
+    split: str | None = None
+    """Only the episodes that the dataset says are of this split."""
+    subset: int | None = None
+    """Only that many of them, drawn by the seed."""
+    skip_unlabelled: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Leave out LeRobot episodes without an instruction."""
+    estimators: str = "topreward,log_odds,debiased"
+    """Of topreward, log_odds, debiased and gvl, with commas between."""
+    controls: bool = True
+    """Score the frozen and the reversed video and another episode's instruction too."""
+    seed: int = 0
+    """Draws the subset, the controls' instructions and the calibration split."""
+    calibration_split: str | None = None
+    """Fit success thresholds on the episodes of this split; by default on half of each class."""
     model: tyro.conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
-    protocol: tyro.conf.OmitArgPrefixes[ProtocolOptions] = field(default_factory=ProtocolOptions)
+    protocol: tyro.conf.OmitArgPrefixes[ProtocolOptions] = field(
+        default_factory=lambda: ProtocolOptions(protocol="auto")
+    )
+    """auto: paper, or demo for the demo checkpoint."""
+    gvl_protocol: str = "auto"
+    """gvl, gvl-paper, or a yaml file of your own; auto: gvl, or gvl-demo for the demo checkpoint."""
+    num_workers: int = 1
+    """Processes, each with a model of its own; they take the GPUs in turn."""
+    output: Path | None = None
+    """A folder for results.json, episodes.parquet and the curves; where it has some, the run goes on."""
     json: Path | None = None
-    """Write all results here: means, every curve, and how they were made."""
-    fail_fast: bool = False
+    """Write all results into this one file: means, every curve, and how they were made."""
+    fail_fast: tyro.conf.FlagCreatePairsOff[bool] = False
     """Stop at the first episode that fails."""
-    debug: bool = False
+    debug: tyro.conf.FlagCreatePairsOff[bool] = False
     """Show tracebacks."""
+
+    def inputs(self) -> Inputs:
+        from topreward.evaluation.inputs import Inputs
+
+        named = {f.name for f in dataclasses.fields(Inputs)} - {"revision"}
+        return Inputs(**{name: getattr(self, name) for name in named}, revision=self.dataset_revision)
+
+    def setup(self, plan: Plan) -> ModelSetup:
+        from topreward.evaluation import ModelSetup
+        from topreward.gvl_protocol import load_gvl_protocol
+
+        demo = self.model.model == "demo"
+        protocol, gvl = self.protocol, self.gvl_protocol
+        if protocol.protocol == "auto":
+            protocol = dataclasses.replace(protocol, protocol="demo" if demo else "paper")
+        if gvl == "auto":
+            gvl = "gvl-demo" if demo else "gvl"
+        options = dataclasses.asdict(self.model)
+        options["name"] = options.pop("model")
+        return ModelSetup(plan.bases, protocol.load(), load_gvl_protocol(gvl), options)
 
 
 def score(options: ScoreOptions) -> int:
@@ -148,70 +200,69 @@ def score(options: ScoreOptions) -> int:
     if options.json:
         curve.save(options.json)
         out.print(f"written to {options.json}", markup=False)
+    if options.plot:
+        from topreward.report.plots import plot_curves, save_figure
+
+        save_figure(plot_curves({curve.instruction: curve}, {curve.instruction: clip}), options.plot)
+        out.print(f"drawn to {options.plot}", markup=False)
     return 0
 
 
 def evaluate(options: EvalOptions) -> int:
-    """Score many episodes; print a table, the mean VOC and its interval. Status 1 where an episode failed."""
-    from topreward.evaluation import Row, evaluate, summarise
-    from topreward.report.terminal import show_rows
+    """Score many episodes and their controls; print tables. Status 1 where an episode failed."""
+    from topreward import evaluation
+    from topreward.report.tables import show_results
 
-    protocol = options.protocol.load()
-    episodes = _episodes(options)
-    estimator = options.model.load()
-    rows: list[Row] = []
-    try:
-        with _progress() as progress:
-            task = progress.add_task("scoring", total=len(episodes))
+    plan = evaluation.Plan(evaluation.parse_estimators(options.estimators), options.controls, options.seed)
+    setup = options.setup(plan)
+    inputs, skipped = options.inputs().pinned()
+    settings = {**setup.settings(), "dataset": {**inputs.settings(), "skipped": list(skipped)}}
+    runs: list[Run] = []
 
-            def score_one(clip: Clip, text: str) -> Curve:
-                return estimator.score(clip, text, protocol=protocol)
-
-            for row in evaluate(score_one, episodes, fail_fast=options.fail_fast):
-                rows.append(row)
-                progress.advance(task)
-    finally:  # what was computed is kept, also when the run is interrupted
-        if options.json and rows:
-            _write_results(options.json, rows)
-    summary = summarise(rows)
-    show_rows(out, rows, summary)
-    if options.json:
-        out.print(f"written to {options.json}", markup=False)
-    return 1 if summary.failed else 0
-
-
-def _episodes(options: EvalOptions) -> Sequence[Episode]:
-    """The episodes meant by --videos, --instruction and --dataset."""
-    from topreward.datasets import open_dataset, read_listing
-    from topreward.video import read_video
-
-    videos, instructions = options.videos, options.instruction
-    if options.dataset:
-        if videos or instructions:
-            raise ConfigError("--dataset brings its own videos and instructions; leave out --videos and --instruction")
-        return open_dataset(options.dataset)
-    if not videos:
-        raise ConfigError("nothing to score: give --videos with --instruction, a listing, or --dataset")
-    if len(videos) == 1 and videos[0].suffix.lower() in (".csv", ".jsonl"):
-        if instructions:
-            raise ConfigError(f"{videos[0]} brings its own instructions; leave out --instruction")
-        return read_listing(videos[0])
-    if len(instructions) not in (1, len(videos)):
-        raise ConfigError(
-            f"{len(videos)} videos and {len(instructions)} instructions: give one for all, or one per video"
+    def summaries() -> list[Summary]:
+        return evaluation.summarise(
+            runs[0].episodes, plan, calibration_split=options.calibration_split, seed=options.seed
         )
-    texts = instructions if len(instructions) == len(videos) else instructions * len(videos)
-    if len(set(videos)) < len(videos):
-        raise DatasetError("the same video is named twice in --videos")
-    names = [video.name for video in videos]
-    ids = names if len(set(names)) == len(names) else [str(video) for video in videos]
-    return [Episode(name, text, partial(read_video, v)) for name, text, v in zip(ids, texts, videos, strict=True)]
+
+    with evaluation.Folder(options.output) as folder:
+        try:
+            with _progress() as progress:
+                task = progress.add_task("loading", total=None)
+
+                def started(run: Run) -> None:
+                    runs.append(run)
+                    progress.update(task, description="scoring", total=len(run.planned))
+
+                run = evaluation.evaluate(
+                    setup,
+                    inputs,
+                    plan,
+                    folder,
+                    settings=settings,
+                    workers=options.num_workers,
+                    fail_fast=options.fail_fast,
+                    on_start=started,
+                    on_done=lambda _: progress.advance(task),
+                )
+        finally:  # what was computed is kept, also when the run is interrupted
+            if runs and runs[0].done:
+                _write_results(options, folder, runs[0], summaries())
+        show_results(out, run, summaries())
+    if skipped:
+        out.print(f"{len(skipped)} episodes without an instruction were left out")
+    for path in (options.output, options.json):
+        if path:
+            out.print(f"written to {path}", markup=False)
+    return 1 if run.failed else 0
 
 
-def _write_results(path: Path, rows: list[Any]) -> None:
-    from topreward.evaluation import results_dict
+def _write_results(options: EvalOptions, folder: Folder, run: Run, summaries: list[Summary]) -> None:
+    from topreward.evaluation.results import write_results, write_single_file
 
-    write_atomically(path, json.dumps(results_dict(rows), indent=1, allow_nan=False) + "\n")
+    if folder.kept:
+        write_results(folder, run, summaries)
+    if options.json:
+        write_single_file(options.json, folder, run, summaries)
 
 
 def _progress() -> Progress:
@@ -251,5 +302,9 @@ def score_main() -> NoReturn:
 
 
 def eval_main() -> NoReturn:
-    """scripts/eval_voc.py"""
-    run(evaluate, tyro.cli(EvalOptions, description=evaluate.__doc__))
+    """scripts/eval_voc.py; without arguments, a run that needs no GPU and no download."""
+    arguments = sys.argv[1:]
+    if not arguments:
+        arguments = DEMO_RUN
+        out.print(f"no arguments: a demonstration, as with {' '.join(DEMO_RUN)}", highlight=False)
+    run(evaluate, tyro.cli(EvalOptions, description=evaluate.__doc__, args=arguments))
