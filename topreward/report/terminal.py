@@ -1,6 +1,6 @@
-"""Curves and tables in a terminal.
+"""Curves in a terminal.
 
-In go Curves and evaluation rows; out comes text through a rich Console. Knows nothing of models or videos.
+In go Curves; out comes text through a rich Console. Knows nothing of models or videos.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from topreward.evaluation import Row, Summary
 from topreward.metrics import kendall_tau, voc
 from topreward.types import Curve
 
@@ -69,28 +68,6 @@ def _columns(curve: Curve, width: int) -> NDArray[np.float64]:
     # The last prefix seen by each column's time: nothing is drawn that was not computed.
     times = np.linspace(0, curve.times[-1], width)
     return curve.values[np.maximum(np.searchsorted(curve.times, times + 1e-9, side="right") - 1, 0)]
-
-
-def show_rows(console: Console, rows: list[Row], summary: Summary) -> None:
-    """A line per episode, the means with their intervals, and what failed."""
-    table = Table()
-    table.add_column("episode", overflow="fold", ratio=2)
-    table.add_column("instruction", overflow="fold", ratio=3)
-    for name in ("K", "VOC", "tau", "first", "last", "s"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        numbers = ["failed"] + [""] * 5
-        if row.curve is not None:
-            first, last = row.curve.values[[0, -1]]
-            numbers = [str(len(row.curve)), _number(row.voc), _number(row.kendall_tau)]
-            numbers += [f"{first:.1f}", f"{last:.1f}", f"{row.seconds:.1f}"]
-        table.add_row(escape(row.episode_id), escape(row.instruction), *numbers)
-    console.print(table)
-    console.print(f"VOC            mean {summary.voc}", highlight=False)
-    console.print(f"Kendall's tau  mean {summary.kendall_tau}", highlight=False)
-    for row in rows:
-        if row.error is not None:
-            console.print(f"failed: {row.episode_id}: {row.error}", style="red", markup=False, highlight=False)
 
 
 def _number(value: float) -> str:

@@ -1,0 +1,230 @@
+"""One episode, measured: the curves of all scorers, of the real video and of its controls.
+
+In go an Episode, scorers and a plan; out comes a Measured, which saves and loads itself. What fails is in it, with
+its error; only `reraise` stops. Decodes the video once. Knows nothing of other episodes, of tables or of files.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topreward.errors import CurveError, DatasetError, TopRewardError
+from topreward.evaluation import controls
+from topreward.evaluation.frames import LIMIT_BYTES, Remembered
+from topreward.evaluation.plan import FROZEN, FROZEN_OTHER, OTHER, REAL, REVERSED, Plan
+from topreward.evaluation.scorers import Scorer
+from topreward.types import Clip, Curve, Episode
+
+MEASURED_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A scorer's curve of one video under one instruction, or why there is none."""
+
+    base: str
+    """The estimator that ran."""
+    control: str
+    curve: Curve | None
+    error: str | None
+    seconds: float
+    """Wall time without decoding, s. Curves made in one call share its time by their tokens."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """All that was read from one episode."""
+
+    id: str
+    instruction: str
+    other_instruction: str | None = None
+    success: bool | None = None
+    split: str | None = None
+    num_frames: int | None = None
+    decode_seconds: float = 0.0
+    decoded_frames: int = 0
+    readings: tuple[Reading, ...] = ()
+    progress: NDArray[np.float64] | None = field(default=None, repr=False)
+    """(T,) true progress of every raw frame, where it is known."""
+    error: str | None = None
+    """Why there is no reading at all."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> str | None:
+        """The first error, of the episode or of any of its curves."""
+        return self.error or next((r.error for r in self.readings if r.error is not None), None)
+
+    def reading(self, base: str, control: str) -> Reading | None:
+        return next((r for r in self.readings if (r.base, r.control) == (base, control)), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        plain = {k: v for k, v in vars(self).items() if k not in ("readings", "progress", "notes")}
+        return {
+            "format": MEASURED_FORMAT,
+            **plain,
+            "notes": list(self.notes),
+            "progress": None if self.progress is None else self.progress.tolist(),
+            "readings": [vars(r) | {"curve": None if r.curve is None else r.curve.to_dict()} for r in self.readings],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Measured:
+        """The inverse of `to_dict`. Raises CurveError on another format."""
+        if data.get("format") != MEASURED_FORMAT:
+            raise CurveError(f"the format is {data.get('format')!r}, this version reads {MEASURED_FORMAT}")
+        rest = {k: v for k, v in data.items() if k != "format"}
+        readings = [
+            Reading(**{**r, "curve": None if r["curve"] is None else Curve.from_dict(r["curve"])})
+            for r in rest.pop("readings")
+        ]
+        progress = rest.pop("progress")
+        return cls(
+            **{**rest, "notes": tuple(rest["notes"])},
+            readings=tuple(readings),
+            progress=None if progress is None else np.array(progress, dtype=np.float64),
+        )
+
+
+def measure(
+    episode: Episode,
+    scorers: Mapping[str, Scorer],
+    plan: Plan,
+    other: str | None = None,
+    *,
+    reraise: bool = False,
+    limit_bytes: int = LIMIT_BYTES,
+) -> Measured:
+    """Score an episode with every scorer. `other`: the instruction that stands in as a control.
+
+    An error becomes part of the result, whatever its type, unless `reraise`. `limit_bytes`: most decoded pixels
+    that are kept for the scorers to share.
+    """
+    known = Measured(
+        id=episode.id,
+        instruction=episode.instruction,
+        other_instruction=other if plan.controls else None,
+        success=episode.success,
+        split=episode.split,
+    )
+    try:
+        clip = episode.clip()
+        progress = true_progress(episode, clip)
+        wanted = [frames_needed(clip, scorers[base], plan, base) for base in plan.bases]
+        remembered = Remembered(clip, np.concatenate(wanted), limit_bytes=limit_bytes)
+    except Exception as failure:
+        if reraise:
+            raise
+        return _with(known, error=describe_error(failure))
+    readings: list[Reading] = []
+    for base in plan.bases:
+        for shown, texts, names in _calls(remembered.clip, known, plan, base):
+            readings += _attempt(base, scorers[base], shown, texts, names, episode.id, remembered, reraise)
+    return _with(
+        known,
+        num_frames=clip.num_frames,
+        decode_seconds=remembered.seconds,
+        decoded_frames=remembered.decoded,
+        readings=tuple(readings),
+        progress=progress,
+        notes=(remembered.note,) if remembered.note else (),
+    )
+
+
+def frames_needed(clip: Clip, scorer: Scorer, plan: Plan, base: str) -> NDArray[np.int64]:
+    """Raw frames that the real video and its controls show a scorer."""
+    sampled = np.asarray(scorer.frames(clip), dtype=np.int64)
+    parts = [sampled]
+    if plan.controls:
+        parts.append(clip.num_frames - 1 - sampled)
+    if plan.needs_frozen(base):
+        parts.append(np.zeros(1, dtype=np.int64))
+    return np.unique(np.concatenate(parts))
+
+
+def true_progress(episode: Episode, clip: Clip) -> NDArray[np.float64] | None:
+    """(T,) what the episode says, where it fits its clip. Raises DatasetError where it does not."""
+    if episode.progress is None:
+        return None
+    progress = np.array(episode.progress, dtype=np.float64)
+    if progress.shape != (clip.num_frames,):
+        raise DatasetError(
+            f"episode {episode.id}: true progress has shape {progress.shape}, the clip has {clip.num_frames} frames"
+        )
+    if not np.isfinite(progress).all() or progress.min() < 0 or progress.max() > 1:
+        raise DatasetError(f"episode {episode.id}: true progress must be finite and within 0 and 1")
+    return progress
+
+
+def describe_error(failure: BaseException) -> str:
+    """One line; an error that nobody foresaw is told by its type."""
+    text = " ".join(str(failure).split())
+    return text if isinstance(failure, TopRewardError) else f"unexpected {type(failure).__name__}: {text}"
+
+
+def _calls(clip: Clip, episode: Measured, plan: Plan, base: str) -> list[tuple[Clip, tuple[str, ...], tuple[str, ...]]]:
+    """The calls of a scorer: a clip, the instructions that share its pass, and what their curves are."""
+    own: tuple[str, ...] = (episode.instruction,)
+    both = own if episode.other_instruction is None else (*own, episode.other_instruction)
+    calls = [(clip, both, (REAL, OTHER)[: len(both)])]
+    if plan.needs_frozen(base):
+        # Only `debiased` takes the frozen curve of the other instruction.
+        texts = both if plan.debiases(base) else own
+        calls.append((controls.frozen(clip), texts, (FROZEN, FROZEN_OTHER)[: len(texts)]))
+    if plan.controls:
+        calls.append((controls.backwards(clip), own, (REVERSED,)))
+    return calls
+
+
+def _attempt(
+    base: str,
+    scorer: Scorer,
+    clip: Clip,
+    texts: Sequence[str],
+    names: Sequence[str],
+    episode_id: str,
+    remembered: Remembered,
+    reraise: bool,
+) -> list[Reading]:
+    """One call's readings. Frames that had to be decoded again do not count as the scorer's time."""
+    start, decoding = time.perf_counter(), remembered.seconds
+    curves: list[Curve] = []
+    error = None
+    try:
+        curves = scorer.score(clip, texts, episode_id=episode_id)
+        if len(curves) != len(texts):
+            raise CurveError(f"{base} gave {len(curves)} curves for {len(texts)} instructions")
+    except Exception as failure:
+        if reraise:
+            raise
+        error = describe_error(failure)
+    seconds = time.perf_counter() - start - (remembered.seconds - decoding)
+    if error is not None:
+        return [Reading(base, name, None, error, seconds / len(names)) for name in names]
+    named = [c.with_values(c.values, c.unit, episode_id=episode_id) for c in curves]
+    return [
+        Reading(base, name, curve, None, seconds * share)
+        for name, curve, share in zip(names, named, shares(named), strict=True)
+    ]
+
+
+def shares(curves: Sequence[Curve]) -> list[float]:
+    """What part of a shared call each curve stands for, by tokens; the first one bears what all of them needed."""
+    tokens = [curve.provenance.get("tokens", {}) for curve in curves]
+    if all("branch" in t for t in tokens):  # one trunk, and each instruction's part of the branches
+        whole = tokens[0]["trunk"] + tokens[0]["branch"]
+        part = tokens[0]["branch"] / len(curves) / whole if whole else 1 / len(curves)
+        return [1 - part * (len(curves) - 1), *[part] * (len(curves) - 1)]
+    counts = [sum(t.values()) for t in tokens]
+    return [n / sum(counts) for n in counts] if all(counts) else [1 / len(curves)] * len(curves)
+
+
+def _with(measured: Measured, **changes: Any) -> Measured:
+    return Measured(**(vars(measured) | changes))

@@ -1,0 +1,143 @@
+"""The loop over episodes: what is measured already is taken from the folder, the rest is measured and kept.
+
+In go a way to load scorers, a way to open episodes, a plan and a folder; out come episodes as rows. Each episode is
+on disk before the next one starts. Knows no terminal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from topreward.errors import ConfigError, DatasetError, TopRewardError
+from topreward.evaluation.controls import other_instructions
+from topreward.evaluation.episode import Measured, measure
+from topreward.evaluation.folder import Folder
+from topreward.evaluation.plan import Plan
+from topreward.evaluation.rows import EpisodeRows, episode_rows
+from topreward.evaluation.scorers import LoadScorers
+from topreward.evaluation.workers import Task, over_workers
+from topreward.types import Episode
+
+OpenEpisodes = Callable[[], Sequence[Episode]]
+OnDone = Callable[[EpisodeRows], None]
+
+
+@dataclass(eq=False)
+class Run:
+    """What a run has so far; also of one that was stopped."""
+
+    planned: tuple[str, ...]
+    """Ids of all episodes, in the dataset's order."""
+    workers: int
+    settings: dict[str, Any] = field(repr=False)
+    """What decides the numbers: plan, dataset and model."""
+    resumed: int = 0
+    """Episodes that were taken from the folder."""
+    seconds: float = 0.0
+    """Wall time of this run, loading included, s."""
+    done: dict[int, EpisodeRows] = field(default_factory=dict, repr=False)
+    """By position in `planned`."""
+
+    @property
+    def episodes(self) -> list[EpisodeRows]:
+        """What is done, in the dataset's order."""
+        return [self.done[position] for position in sorted(self.done)]
+
+    @property
+    def failed(self) -> int:
+        """Episodes with an error."""
+        return sum(episode.error is not None for episode in self.done.values())
+
+
+def evaluate(
+    load: LoadScorers,
+    open_episodes: OpenEpisodes,
+    plan: Plan,
+    folder: Folder,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    workers: int = 1,
+    fail_fast: bool = False,
+    on_start: Callable[[Run], None] | None = None,
+    on_done: OnDone | None = None,
+) -> Run:
+    """Measure all episodes that the folder does not hold yet.
+
+    `load`, `open_episodes`: called once in this process, or once in each of several `workers` (then they must
+    pickle). `settings`: what else decides the numbers: model, protocol, dataset; the folder refuses to go on under
+    others. `fail_fast`: raise the first episode's error instead of keeping it. `on_start` gets the Run before
+    anything is measured, `on_done` every episode as it is done. Episodes that failed before are tried again.
+    Raises TopRewardError where nothing can go on: no model, another run's folder, all workers dead.
+    """
+    if workers < 1:
+        raise ConfigError(f"num_workers is {workers}, want at least 1")
+    start = time.perf_counter()
+    episodes = open_episodes()
+    _refuse_repeated(episodes)
+    run = Run(tuple(e.id for e in episodes), workers, _settings(settings, plan, episodes))
+    folder.open(run.settings)
+    if on_start:
+        on_start(run)
+    made: dict[str, str] = {}
+
+    def keep(position: int, rows: EpisodeRows) -> None:
+        for base, text in rows.made.items():  # one text for thousands of episodes
+            rows.made[base] = made.setdefault(text, text)
+        run.done[position] = rows
+        run.seconds = time.perf_counter() - start
+        if on_done:
+            on_done(rows)
+
+    pending = []
+    for position, episode in enumerate(episodes):
+        before = folder.load(episode.id)
+        rows = None if before is None else episode_rows(before, plan)
+        if rows is None or rows.error is not None:
+            pending.append(position)
+        else:
+            run.resumed += 1
+            keep(position, rows)
+    if pending:
+        task = Task(load, open_episodes, plan, fail_fast)
+        results = _here(task, episodes, pending) if workers == 1 else over_workers(task, episodes, pending, workers)
+        for position, measured in results:
+            folder.write(measured)
+            keep(position, episode_rows(measured, plan))
+            if fail_fast and measured.failed:
+                raise TopRewardError(f"episode {measured.id}: {measured.failed}")
+    run.seconds = time.perf_counter() - start
+    return run
+
+
+def _here(task: Task, episodes: Sequence[Episode], pending: Sequence[int]) -> Iterator[tuple[int, Measured]]:
+    """Measure in this process."""
+    scorers = task.load(0, 1)
+    others = other_instructions(episodes, task.plan.seed)
+    for position in pending:
+        yield position, measure(episodes[position], scorers, task.plan, others[position], reraise=task.fail_fast)
+
+
+def _refuse_repeated(episodes: Sequence[Episode]) -> None:
+    if not len(episodes):
+        raise DatasetError("there are no episodes to evaluate")
+    repeated = [name for name, times in Counter(episode.id for episode in episodes).items() if times > 1]
+    if repeated:
+        raise DatasetError(f"the episode id {repeated[0]!r} appears more than once")
+
+
+def _settings(given: Mapping[str, Any] | None, plan: Plan, episodes: Sequence[Episode]) -> dict[str, Any]:
+    """As JSON gives them back, with the episodes' ids and instructions in short."""
+    listed = json.dumps([[e.id, e.instruction, e.success, e.split] for e in episodes])
+    settings = {
+        **(given or {}),
+        "plan": plan.settings(),
+        "episodes": {"count": len(episodes), "sha256": hashlib.sha256(listed.encode()).hexdigest()},
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+    return plain

@@ -1,0 +1,173 @@
+"""Numbers over episodes, each beside its control.
+
+In go episodes as rows; out comes a Summary per estimator: VOC, tau and slope of the real video and of every
+control, whether the real VOC is evidence, what the controls cost, and how the estimator does against labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from topreward.evaluation.plan import DERIVED, FROZEN, REAL, TIME_INDEX, Plan
+from topreward.evaluation.rows import EpisodeRows, Row
+from topreward.evaluation.success import Success, detect
+from topreward.evaluation.truth import Truth, against_truth
+from topreward.metrics import Interval, bootstrap_mean
+
+Evidence = Literal["yes", "none", "undecided", "by construction", "not asked"]
+
+
+@dataclass(frozen=True)
+class Trend:
+    """How curves go with time, over the episodes of one control."""
+
+    episodes: int
+    """All of them: also failed answers and errors."""
+    voc: Interval
+    voc_failures_as_zero: Interval
+    """The same where a failed answer counts as 0 instead of undefined."""
+    voc_median: float
+    kendall_tau: Interval
+    slope: Interval
+    """In `unit` per whole clip."""
+    constant: int
+    """Curves of one value, or of one prefix: their VOC is undefined."""
+    failures: int
+    """Answers that could not be read: undefined."""
+    errors: int
+    """Episodes without a curve: undefined."""
+
+    @property
+    def failure_rate(self) -> float:
+        """Failed answers per curve that was made."""
+        made = self.episodes - self.errors
+        return self.failures / made if made else float("nan")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds over all episodes, without decoding."""
+
+    real_seconds: float
+    control_seconds: float
+    tokens: int
+    """Of the real videos' calls."""
+
+    @property
+    def ratio(self) -> float:
+        """The controls' seconds per second of the real videos."""
+        return self.control_seconds / self.real_seconds if self.real_seconds else float("nan")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One estimator over all episodes."""
+
+    estimator: str
+    unit: str | None
+    trends: dict[str, Trend]
+    """By control; `real` first."""
+    evidence: Evidence
+    """Whether the real VOC stands out from the frozen video's."""
+    sentence: str
+    """The same, in words; empty where there is nothing to warn of."""
+    cost: Cost | None
+    """None for what runs no model."""
+    success: Success | None
+    truth: Truth | None
+
+
+def summarise(
+    episodes: Sequence[EpisodeRows], plan: Plan, *, calibration_split: str | None = None, seed: int = 0
+) -> list[Summary]:
+    """A Summary per estimator, then the time index where controls were measured.
+
+    `calibration_split`, `seed`: what success thresholds are fitted on, see `success.detect`. Raises ConfigError for
+    a split that does not exist.
+    """
+    out = []
+    for estimator in plan.rows:
+        rows = [row for episode in episodes for row in episode.rows if row.estimator == estimator]
+        trends = {c: trend([row for row in rows if row.control == c]) for c in plan.shown(estimator)}
+        trends = {c: t for c, t in trends.items() if t.episodes or c == REAL}
+        evidence, sentence = judge(estimator, trends)
+        real = [row for row in rows if row.control == REAL]
+        out.append(
+            Summary(
+                estimator=estimator,
+                unit=next((row.unit for row in real if row.unit), None),
+                trends=trends,
+                evidence=evidence,
+                sentence=sentence,
+                cost=None if estimator in DERIVED or estimator == TIME_INDEX else _cost(episodes, real, estimator),
+                success=detect(real, calibration_split=calibration_split, seed=seed),
+                truth=against_truth(real),
+            )
+        )
+    return out
+
+
+def trend(rows: Sequence[Row]) -> Trend:
+    """Means over the rows of one estimator and control."""
+    vocs = np.array([row.voc for row in rows], dtype=np.float64)
+    failed = np.array([row.failure is not None for row in rows], dtype=bool)
+    errors = np.array([row.error is not None for row in rows], dtype=bool)
+    undefined = np.isnan(vocs)
+    return Trend(
+        episodes=len(rows),
+        voc=bootstrap_mean(vocs),
+        voc_failures_as_zero=bootstrap_mean(np.where(failed & undefined, 0.0, vocs)),
+        voc_median=float(np.median(vocs[~undefined])) if not undefined.all() else float("nan"),
+        kendall_tau=bootstrap_mean([row.kendall_tau for row in rows]),
+        slope=bootstrap_mean([row.slope for row in rows]),
+        constant=int((undefined & ~failed & ~errors).sum()),
+        failures=int(failed.sum()),
+        errors=int(errors.sum()),
+    )
+
+
+def judge(estimator: str, trends: dict[str, Trend]) -> tuple[Evidence, str]:
+    """Whether the real VOC is evidence, and a sentence where it is not.
+
+    It is none where the interval of the frozen video's VOC reaches the real one's: a video in which nothing happens
+    then does as well. Frozen curves that are constant have no VOC; where all are, any rising real VOC stands out.
+    """
+    real, frozen = trends.get(REAL), trends.get(FROZEN)
+    if estimator == TIME_INDEX or real is None or frozen is None:
+        return "not asked", ""
+    if estimator == "debiased":
+        return "by construction", (
+            "debiased: the frozen video is what was subtracted, so that it is flat here by construction; it is no "
+            "control of this row."
+        )
+    if np.isnan(real.voc.low):
+        return "undecided", f"{estimator}: too few defined VOCs for an interval, so nothing is shown."
+    if not frozen.voc.count and frozen.constant and frozen.constant + frozen.errors == frozen.episodes:
+        if real.voc.low > 0:
+            return "yes", ""
+        return "none", f"{estimator}: the frozen video's curves are flat, but the real VOC's interval reaches 0."
+    if np.isnan(frozen.voc.high):
+        return "undecided", f"{estimator}: too few frozen videos have a defined VOC to set the real one beside them."
+    if frozen.voc.high >= real.voc.low:
+        return "none", (
+            f"{estimator}: the frozen video's VOC, {_short(frozen.voc)}, reaches the real one's, {_short(real.voc)}: "
+            "this VOC is no evidence that the model sees progress."
+        )
+    return "yes", ""
+
+
+def _short(interval: Interval) -> str:
+    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def _cost(episodes: Sequence[EpisodeRows], real: Sequence[Row], base: str) -> Cost:
+    seconds = [episode.seconds.get(base, {}) for episode in episodes]
+    return Cost(
+        real_seconds=sum(s.get(REAL, 0.0) for s in seconds),
+        control_seconds=sum(value for s in seconds for control, value in s.items() if control != REAL),
+        tokens=sum(row.tokens for row in real),
+    )

@@ -1,0 +1,139 @@
+"""Episodes over several processes: one model each, one episode at a time.
+
+In goes a task that pickles; out come (position, Measured) as they are done. Workers write no file: what they measure
+goes back through a pipe. One that dies takes its episode with it, as an error; the others go on.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from topreward.errors import DatasetError, TopRewardError
+from topreward.evaluation.controls import other_instructions
+from topreward.evaluation.episode import Measured, describe_error, measure
+from topreward.evaluation.plan import Plan
+from topreward.evaluation.scorers import LoadScorers
+from topreward.types import Episode
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a process needs to measure any episode."""
+
+    load: LoadScorers
+    open_episodes: Callable[[], Sequence[Episode]]
+    plan: Plan
+    fail_fast: bool = False
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    busy_with: int | None = None
+
+
+def over_workers(
+    task: Task, episodes: Sequence[Episode], pending: Sequence[int], workers: int
+) -> Iterator[tuple[int, Measured]]:
+    """Measure the episodes at `pending` positions in up to `workers` processes; results come as they are done.
+
+    Raises TopRewardError where a model cannot be loaded, or where all workers died.
+    """
+    # spawn: a forked child inherits threads and GPU contexts that do not survive it
+    context = multiprocessing.get_context("spawn")
+    waiting = deque(pending)
+    count = min(workers, len(waiting))
+    running: list[_Worker] = []
+    try:
+        for number in range(count):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs, task, number, count), daemon=True)
+            process.start()
+            theirs.close()  # so that its death is the end of the pipe
+            running.append(_Worker(process, ours))
+        while running:
+            ready = wait([w.pipe for w in running])
+            for worker in [w for w in running if w.pipe in ready]:
+                yield from _hear(worker, episodes)
+                if not worker.pipe.closed and waiting:
+                    _give(worker, waiting)
+                elif worker.busy_with is None:
+                    _dismiss(worker)
+                    running.remove(worker)
+        if waiting:
+            raise TopRewardError(f"all {count} workers died; {len(waiting)} episodes are left")
+    finally:
+        for worker in running:
+            worker.process.terminate()
+
+
+def _hear(worker: _Worker, episodes: Sequence[Episode]) -> Iterator[tuple[int, Measured]]:
+    """What a worker says: that it is ready, an episode's result, or nothing more."""
+    try:
+        kind, said = worker.pipe.recv()
+    except (EOFError, OSError):
+        worker.process.join()
+        worker.pipe.close()
+        position, worker.busy_with = worker.busy_with, None
+        if position is not None:
+            e = episodes[position]
+            error = f"the process that scored it died with exit status {worker.process.exitcode}"
+            yield position, Measured(e.id, e.instruction, success=e.success, split=e.split, error=error)
+        return
+    if kind == "failed":
+        raise TopRewardError(said)
+    if kind == "ready":
+        if said != [e.id for e in episodes]:
+            raise DatasetError("the dataset has other episodes when it is opened again; is it being written?")
+        return
+    position, worker.busy_with = worker.busy_with, None
+    assert position is not None
+    yield position, said
+
+
+def _give(worker: _Worker, waiting: deque[int]) -> None:
+    position = waiting.popleft()
+    worker.busy_with = position
+    with suppress(OSError):  # it has just died: the end of its pipe is heard next, the episode becomes an error
+        worker.pipe.send(position)
+
+
+def _dismiss(worker: _Worker) -> None:
+    if not worker.pipe.closed:
+        with suppress(OSError):
+            worker.pipe.send(None)
+        worker.pipe.close()
+    worker.process.join(timeout=10)
+    if worker.process.is_alive():
+        worker.process.terminate()
+
+
+def _work(pipe: Connection, task: Task, number: int, workers: int) -> None:
+    """A worker's life: load, then measure what it is given until it is given nothing."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and ends us
+
+    def say(kind: str, said: Any) -> None:
+        pipe.send((kind, said))
+
+    try:
+        try:
+            episodes = task.open_episodes()
+            scorers = task.load(number, workers)
+            others = other_instructions(episodes, task.plan.seed)
+        except Exception as failure:
+            say("failed", describe_error(failure))
+            return
+        say("ready", [e.id for e in episodes])
+        while (position := pipe.recv()) is not None:
+            say("done", measure(episodes[position], scorers, task.plan, others[position]))
+    except (EOFError, OSError):
+        return  # the parent is gone

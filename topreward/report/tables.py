@@ -1,0 +1,213 @@
+"""An evaluation in a terminal: every number beside its control.
+
+In go episodes as rows and summaries; out come tables and sentences through a rich Console. Computes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from topreward.evaluation.plan import FROZEN, OTHER, REAL, REVERSED, TIME_INDEX
+from topreward.evaluation.rows import EpisodeRows, Row
+from topreward.evaluation.run import Run
+from topreward.evaluation.success import LAST_SCORE, SCORES
+from topreward.evaluation.summary import Evidence, Summary
+from topreward.metrics import Interval
+
+MOST_EPISODES = 30
+"""Lines of the episode table; all of them are in episodes.parquet."""
+
+MARKS: dict[Evidence, str] = {"none": " (!)", "undecided": " (?)"}
+HEADINGS = {REAL: "VOC", FROZEN: "frozen", REVERSED: "reversed", OTHER: "other instr."}
+
+
+def show_results(console: Console, run: Run, summaries: Sequence[Summary]) -> None:
+    """All of it: episodes, VOC with its controls, warnings, labels, true progress, cost, and what failed."""
+    console.print(episode_table(run.episodes, [s.estimator for s in summaries if s.estimator != TIME_INDEX]))
+    if len(run.episodes) > MOST_EPISODES:
+        console.print(f"… and {len(run.episodes) - MOST_EPISODES} more episodes", highlight=False)
+    console.print(voc_table(summaries))
+    console.print(trend_table(summaries))
+    for summary in summaries:
+        if summary.sentence:
+            style = "bold red" if summary.evidence == "none" else "yellow"
+            mark = MARKS.get(summary.evidence, "").strip()
+            console.print(f"{mark} {summary.sentence}".strip(), style=style, markup=False, highlight=False)
+    for line in failure_lines(summaries):
+        console.print(line, markup=False, highlight=False)
+    if any(s.success for s in summaries):
+        console.print(success_table(summaries))
+    if any(s.truth for s in summaries):
+        console.print(truth_table(summaries))
+    for line in cost_lines(run, summaries):
+        console.print(line, markup=False, highlight=False)
+    for note in dict.fromkeys(note for episode in run.episodes for note in episode.notes):
+        console.print(f"note: {note}", style="yellow", markup=False, highlight=False)
+    for episode in run.episodes:
+        if episode.error is not None:
+            console.print(f"failed: {episode.id}: {episode.error}", style="red", markup=False, highlight=False)
+
+
+def episode_table(episodes: Sequence[EpisodeRows], estimators: Sequence[str]) -> Table:
+    """A line per episode: the VOC of each estimator's real video, and of its frozen one."""
+    controlled = any(row.control == FROZEN for episode in episodes for row in episode.rows)
+    table = _table("VOC per episode" + (", the frozen video's in brackets" if controlled else ""))
+    table.add_column("episode", overflow="fold", ratio=2)
+    table.add_column("instruction", overflow="fold", ratio=3)
+    for name in ("K", *map(escape, estimators)):
+        table.add_column(name, justify="right")
+    for episode in episodes[:MOST_EPISODES]:
+        found = {(row.estimator, row.control): row for row in episode.rows}
+        prefixes = next((row.prefixes for row in episode.rows if row.prefixes), "")
+        cells = [_pair(found.get((e, REAL)), found.get((e, FROZEN))) for e in estimators]
+        table.add_row(escape(episode.id), escape(episode.instruction), str(prefixes), *cells)
+    return table
+
+
+def voc_table(summaries: Sequence[Summary]) -> Table:
+    """A line per estimator: VOC of the real video, and of every control beside it."""
+    controls = _controls(summaries)
+    episodes = max(s.trends[REAL].episodes for s in summaries)
+    table = _table(f"VOC over {episodes} episodes: mean, 95 % interval")
+    table.add_column("estimator", no_wrap=True)
+    for control in controls:
+        table.add_column(HEADINGS[control], justify="right", no_wrap=True)
+    for s in summaries:
+        cells = [interval(s.trends[c].voc) if c in s.trends else "" for c in controls]
+        style = "bold red" if s.evidence == "none" else None
+        table.add_row(escape(s.estimator + MARKS.get(s.evidence, "")), *cells, style=style)
+    return table
+
+
+def trend_table(summaries: Sequence[Summary]) -> Table:
+    """A line per estimator: what else there is to say of the same curves."""
+    slopes = _controls(summaries)
+    table = _table("the same curves; slopes over the whole clip")
+    table.add_column("estimator", no_wrap=True)
+    for name in ("median VOC", "undef.", "tau", "unit", *("slope" if c == REAL else HEADINGS[c] for c in slopes)):
+        table.add_column(name, justify="right")
+    for s in summaries:
+        real = s.trends[REAL]
+        cells = [number(real.voc_median), str(real.voc.undefined), number(real.kendall_tau.mean), escape(s.unit or "")]
+        cells += [f"{s.trends[c].slope.mean:+.3g}" if c in s.trends and s.trends[c].slope.count else "" for c in slopes]
+        table.add_row(escape(s.estimator), *cells)
+    return table
+
+
+def failure_lines(summaries: Sequence[Summary]) -> list[str]:
+    """Both ways to count the answers that could not be read, where there are any."""
+    lines = []
+    for s in summaries:
+        real = s.trends[REAL]
+        if real.failures:
+            lines.append(
+                f"{s.estimator}: {real.failures} of {real.episodes - real.errors} answers failed "
+                f"({100 * real.failure_rate:.0f} %). VOC with failures as undefined: {_line(real.voc)}; "
+                f"as 0: {_line(real.voc_failures_as_zero)}"
+            )
+    return lines
+
+
+def success_table(summaries: Sequence[Summary]) -> Table:
+    """A line per estimator: how its score tells success. gap: mean of successes minus mean of failures."""
+    known = [s for s in summaries if s.success]
+    first = known[0].success
+    assert first is not None
+    named = "; ".join(f"{s.estimator}: {s.success.score}" for s in known if s.success and s.estimator in SCORES)
+    table = _table(
+        f"success, {first.successes} of {first.successes + first.failures} episodes, told by the {LAST_SCORE}"
+        + (f" ({named})" if named else "")
+        + f"; threshold from {first.split}"
+    )
+    table.add_column("estimator", no_wrap=True)
+    for name in ("AUC", "gap", "threshold", "accuracy", "majority", "ECE", "no score"):
+        table.add_column(name, justify="right")
+    for s in known:
+        found = s.success
+        assert found is not None
+        table.add_row(
+            escape(s.estimator),
+            number(found.roc_auc),
+            interval(found.gap),
+            number(found.threshold),
+            f"{number(found.accuracy)}\nn = {found.tested_on}",
+            number(found.majority),
+            "" if found.calibration is None else number(found.calibration.ece),
+            str(found.undefined),
+        )
+    return table
+
+
+def truth_table(summaries: Sequence[Summary]) -> Table:
+    """A line per estimator: against true progress."""
+    known = [s for s in summaries if s.truth]
+    first = known[0].truth
+    assert first is not None
+    table = _table(f"against true progress, {first.episodes} episodes")
+    table.add_column("estimator", no_wrap=True)
+    for name in ("abs. error", "of min-max", "Pearson", "of min-max", "Spearman", "frames", "undef."):
+        table.add_column(name, justify="right", no_wrap=True)
+    for s in known:
+        found = s.truth
+        assert found is not None
+        cells = [interval(found.mae) if found.mae.count else "", interval(found.mae_minmax)]
+        cells += [number(found.pearson), number(found.pearson_minmax), number(found.spearman)]
+        cells += [str(found.frames), str(found.undefined)]
+        table.add_row(escape(s.estimator), *cells)
+    return table
+
+
+def cost_lines(run: Run, summaries: Sequence[Summary]) -> list[str]:
+    """Seconds of decoding, of the real videos, and of the controls on top."""
+    lines = []
+    for s in summaries:
+        if s.cost is not None:
+            controls = f", controls {s.cost.control_seconds:.1f} s more ({s.cost.ratio:.2f}x)"
+            tokens = f", {s.cost.tokens} tokens" if s.cost.tokens else ""
+            lines.append(
+                f"{s.estimator}: {s.cost.real_seconds:.1f} s{controls if s.cost.control_seconds else ''}{tokens}"
+            )
+    decode = sum(episode.decode_seconds for episode in run.episodes)
+    frames = sum(episode.decoded_frames for episode in run.episodes)
+    lines.append(f"decoding: {decode:.1f} s, {frames} frames, each episode once for all estimators and controls")
+    return lines
+
+
+def number(value: float) -> str:
+    """Three decimals, or that there is none."""
+    return "undef." if math.isnan(value) else f"{value:.3f}"
+
+
+def interval(found: Interval) -> str:
+    """The mean, and its interval on a second line."""
+    if not found.count or math.isnan(found.mean):
+        return "undef."
+    return f"{found.mean:.3f}" + ("" if math.isnan(found.low) else f"\n{found.low:.2f} … {found.high:.2f}")
+
+
+def _line(found: Interval) -> str:
+    return interval(found).replace("\n", " (") + (")" if not math.isnan(found.low) else "")
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
+def _controls(summaries: Sequence[Summary]) -> list[str]:
+    return [c for c in HEADINGS if any(c in s.trends for s in summaries)]
+
+
+def _pair(real: Row | None, frozen: Row | None) -> str:
+    if real is None or real.error is not None:
+        return "failed" if real is not None else ""
+    if real.failure is not None:
+        return "no answer"
+    # "(…)": square brackets are markup
+    control = "" if frozen is None else f" ({'flat' if math.isnan(frozen.voc) else f'{frozen.voc:.2f}'})"
+    return number(real.voc) + control
