@@ -1,0 +1,104 @@
+"""A decoded frame → RGB pixels as displayed. In: one `av.VideoFrame`. Out: (H, W, 3) uint8.
+
+Colour: the matrix and the range that the stream states; where it states none, BT.601 and limited range,
+which is what swscale, decord and OpenCV assume. Chroma is interpolated, arithmetic is swscale's accurate
+and bit-exact kind, so the result does not depend on the CPU. Light is not mapped: an HDR video looks flat.
+Rotation and mirroring by the display matrix are applied; non-square pixels are not stretched.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from topreward.errors import MemoryLimitError, VideoError
+
+MAX_SIDE = 16384
+"""px; larger frames are refused before memory is taken (FFmpeg would go to 2^31 bytes a plane)."""
+
+# swscale's flag bits (libswscale/swscale.h): bilinear | full chroma interpolation | accurate | bit-exact.
+_SWS_FLAGS = 0x2 | 0x2000 | 0x40000 | 0x80000
+
+# FFmpeg's AVColorSpace (0 RGB, 1 BT.709, 2 unspecified, 4 FCC, 5 and 6 BT.601, 7 SMPTE 240M, 9 BT.2020) →
+# swscale's matrix. 6 rather than 5 for BT.601: PyAV < 17 takes 5 for "as before".
+_BT601, _BT709 = 6, 1
+_MATRICES = {0: _BT601, 1: _BT709, 2: _BT601, 4: 4, 5: _BT601, 6: _BT601, 7: 7, 9: 9}
+_LIMITED, _FULL = 1, 2
+
+
+def check_size(name: str, height: int, width: int) -> None:
+    """Raise VideoError unless the size is one that a frame can have."""
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        raise VideoError(f"{name}: frames are {height}x{width} px, want 1x1 to {MAX_SIDE}x{MAX_SIDE}")
+
+
+def empty_frames(count: int, height: int, width: int) -> NDArray[np.uint8]:
+    """(count, height, width, 3) uint8, unfilled. Raises MemoryLimitError where there is no room for it."""
+    try:
+        return np.empty((count, height, width, 3), dtype=np.uint8)
+    except MemoryError as error:
+        gigabytes = count * height * width * 3 / 1e9
+        raise MemoryLimitError(
+            f"{count} frames of {height}x{width} px take {gigabytes:.1f} GB; ask for fewer at once"
+        ) from error
+
+
+class RGB:
+    """Converts the frames of one video; keeps swscale's context between frames."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._swscale = VideoReformatter()
+
+    def __call__(self, frame: Any) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB as displayed; a view where that saves a copy. Raises VideoError for formats or
+        matrices that swscale does not convert."""
+        matrix = _MATRICES.get(int(frame.colorspace))
+        if matrix is None:
+            raise VideoError(f"{self._name}: its colour matrix (number {int(frame.colorspace)}) is not supported")
+        full = int(frame.color_range) == _FULL or frame.format.name.startswith("yuvj")
+        try:
+            rgb = self._swscale.reformat(
+                frame,
+                format="rgb24",
+                interpolation=_SWS_FLAGS,
+                src_colorspace=matrix,
+                # RGB has no matrix; a value that differs from the source's makes PyAV < 17 set the source's.
+                dst_colorspace=_BT709 if matrix != _BT709 else _BT601,
+                src_color_range=_FULL if full else _LIMITED,
+                dst_color_range=_FULL,
+            )
+        except (av.FFmpegError, ValueError) as error:
+            raise VideoError(f"{self._name}: its pixel format {frame.format.name} cannot be made RGB") from error
+        pixels: NDArray[np.uint8] = np.asarray(rgb.to_ndarray(), dtype=np.uint8)
+        return displayed(pixels, _display_matrix(frame), self._name)
+
+
+def displayed(pixels: NDArray[np.uint8], matrix: tuple[int, ...] | None, name: str) -> NDArray[np.uint8]:
+    """Apply a display matrix to (H, W, 3) pixels.
+
+    `matrix`: 9 integers a b u, c d v, x y w as in ISO/IEC 14496-12, mapping (x, y) to (ax + cy, bx + dy).
+    All eight turns and mirrorings are exact; any other matrix (a turn by 30 degrees) is a VideoError.
+    """
+    if matrix is None:
+        return pixels
+    a, b, _, c, d = matrix[:5]
+    if b == c == 0 and a != 0 and d != 0:
+        across, down = a, d
+    elif a == d == 0 and b != 0 and c != 0:
+        pixels, across, down = pixels.transpose(1, 0, 2), c, b
+    else:
+        raise VideoError(f"{name}: its display matrix {[a, b, c, d]} is not a turn by a multiple of 90 degrees")
+    return pixels[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
+
+
+def _display_matrix(frame: Any) -> tuple[int, ...] | None:
+    for entry in frame.side_data:
+        if entry.type.name == "DISPLAYMATRIX":
+            return struct.unpack("=9i", bytes(entry)[:36])
+    return None
