@@ -8,7 +8,7 @@ A wrong frame is worse than no frame, so the backend was chosen by measurement. 
 choice, cannot decode AV1 (what LeRobot records by default), and returns wrong frames, without a word, from
 files with an edit list (what `ffmpeg -ss … -c copy` writes). PyAV, reading all presentation times from the
 container first (no decoding) and then decoding forward from the keyframe before each wanted frame, was
-exact on every file tried and no slower. So `auto` means `pyav`; `decord` is there by name, and only for
+exact on every file tried, for no more CPU time. So `auto` means `pyav`; `decord` is there by name, and only for
 files on which it agrees with the container.
 
     index.py    the container's packets → which frames are shown, when, and where decoding may start
