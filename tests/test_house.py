@@ -30,6 +30,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 def test_public_names() -> None:
     assert topreward.__all__ == [
+        "GVL",
         "Clip",
         "Curve",
         "Episode",
@@ -41,6 +42,7 @@ def test_public_names() -> None:
         "bootstrap_mean",
         "dense_rewards",
         "kendall_tau",
+        "load_gvl_protocol",
         "load_protocol",
         "open_dataset",
         "progress",

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from topreward.config import Protocol, load_protocol
     from topreward.datasets import open_dataset
     from topreward.errors import TopRewardError
+    from topreward.estimators.gvl import GVL
     from topreward.estimators.topreward import TOPReward
+    from topreward.gvl_protocol import load_gvl_protocol
     from topreward.metrics import bootstrap_mean, kendall_tau, voc
     from topreward.rewards import advantage_weights, dense_rewards, progress
     from topreward.types import Clip, Curve, Episode
@@ -34,6 +36,7 @@ _HOMES = {
     "Clip": "topreward.types",
     "Curve": "topreward.types",
     "Episode": "topreward.types",
+    "GVL": "topreward.estimators.gvl",
     "Protocol": "topreward.config",
     "TOPReward": "topreward.estimators.topreward",
     "TopRewardError": "topreward.errors",
@@ -41,6 +44,7 @@ _HOMES = {
     "bootstrap_mean": "topreward.metrics",
     "dense_rewards": "topreward.rewards",
     "kendall_tau": "topreward.metrics",
+    "load_gvl_protocol": "topreward.gvl_protocol",
     "load_protocol": "topreward.config",
     "open_dataset": "topreward.datasets",
     "progress": "topreward.rewards",
@@ -49,6 +53,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "GVL",
     "Clip",
     "Curve",
     "Episode",
@@ -60,6 +65,7 @@ __all__ = [
     "bootstrap_mean",
     "dense_rewards",
     "kendall_tau",
+    "load_gvl_protocol",
     "load_protocol",
     "open_dataset",
     "progress",

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from topreward.errors import PromptError
-from topreward.qwen.layout import VISION_END, VISION_START, Encode, Tokens, VisionTokens, _Writer
+from topreward.qwen.layout import VISION_END, VISION_START, Encode, Tokens, VisionTokens, Writer
 
 # Raised whenever a prompt of the same wording would be laid out with other tokens or positions.
 IMAGE_LAYOUT_VERSION = 1
@@ -57,7 +57,7 @@ def lay_out_images(encode: Encode, image: VisionTokens, *, texts: Sequence[str],
     """
     if len(texts) != len(grids) + 1 or not texts[-1]:
         raise PromptError(f"{len(texts)} texts around {len(grids)} images, want one more, and a text at the end")
-    writer = _Writer(image, (1, 1))
+    writer = Writer(image, (1, 1))
     for text, grid in zip(texts, grids, strict=False):
         # Special tokens stand between text and image: a tokenizer never joins across them.
         writer.text(encode(text))

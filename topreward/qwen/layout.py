@@ -126,7 +126,7 @@ def lay_out(
     """
     block_text = [f"<{t:.1f} seconds>" for t in patch_seconds(seconds)]
     trunk_blocks = max(counts) // TEMPORAL_PATCH
-    trunk = _Writer(vision, grid)
+    trunk = Writer(vision, grid)
     ends = [(0, 0)]  # (tokens, next position) after b whole blocks; nothing is shared before the first
     for b in range(trunk_blocks):
         # The opening and the first timestamp are one run of text: a tokenizer may join them.
@@ -134,7 +134,7 @@ def lay_out(
         trunk.block()
         ends.append((len(trunk.ids), trunk.position))
 
-    flat = _Writer(vision, grid)
+    flat = Writer(vision, grid)
     branches, scored, odd_counts = [], [], []
     for count, texts in zip(counts, questions, strict=True):
         whole, odd = divmod(count, TEMPORAL_PATCH)
@@ -187,8 +187,8 @@ def _common_prefix(tails: list[list[int]]) -> int:
     return next((i for i in range(shortest) if len({tail[i] for tail in tails}) > 1), shortest)
 
 
-class _Writer:
-    """Appends text and blocks, and keeps count of M-RoPE positions."""
+class Writer:
+    """Appends text and blocks, and keeps count of M-RoPE positions. `image_layout` writes with it too."""
 
     def __init__(self, vision: VisionTokens, grid: tuple[int, int]) -> None:
         self.vision = vision
