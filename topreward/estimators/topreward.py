@@ -233,11 +233,28 @@ class _Call:
             frames = self.clip.frames(self.schedule.indices[start:stop])
             in_trunk = np.arange(start, min(stop, whole)) - start
             repeated = np.repeat(odd[(odd >= start) & (odd < stop)] - start, TEMPORAL_PATCH)
-            shown = self._pixels(frames)[np.concatenate([in_trunk, repeated])]
-            features = self.model.see(pixels.to_patches(shown), self.grid)
+            features = self._see_blocks(frames, np.concatenate([in_trunk, repeated]).reshape(-1, TEMPORAL_PATCH))
             cut = in_trunk.size // TEMPORAL_PATCH * cells
             seen.append((features[slice(0, cut)], features[slice(cut, None)]))
         return Features.join([t for t, _ in seen]), Features.join([o for _, o in seen])
+
+    def _see_blocks(self, frames: NDArray[np.uint8], blocks: NDArray[np.int64]) -> Features:
+        """Features of each block; blocks that show the same are seen once (a robot that waits, a frozen video).
+
+        `frames`: (n, H, W, 3) in order of time. `blocks`: (B, 2) the frames of each block.
+        """
+        new = np.array([i == 0 or not np.array_equal(frames[i], frames[i - 1]) for i in range(len(frames))])
+        alike = np.cumsum(new)[blocks] - 1  # frames that follow each other without change share a number
+        _, first, place = np.unique(alike, axis=0, return_index=True, return_inverse=True)
+        order = np.sort(first)  # as they come: a video without repetition is seen as it is
+        shown = self._pixels(frames[new])[alike[order].ravel()]
+        features = self.model.see(pixels.to_patches(shown), self.grid)
+        if order.size == len(blocks):
+            return features
+        cells = self.grid[0] * self.grid[1]
+        kept = np.searchsorted(order, first[place.ravel()])
+        rows = torch.from_numpy((kept[:, None] * cells + np.arange(cells)).ravel()).to(features.embeds.device)
+        return Features(features.embeds[rows], [level[rows] for level in features.deepstack])
 
     def _pixels(self, frames: NDArray[np.uint8]) -> Tensor:
         if self.protocol.resize == "square":
