@@ -51,7 +51,7 @@ def test_public_names() -> None:
     ]
     for name in topreward.__all__:
         assert getattr(topreward, name) is not None
-    assert dir(topreward) == topreward.__all__
+    assert dir(topreward) == sorted(topreward.__all__)
     with pytest.raises(AttributeError, match="no attribute 'vocc'"):
         _ = topreward.vocc
 
