@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from os import PathLike
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -22,14 +22,13 @@ from torch import Tensor
 
 from topreward.errors import ConfigError
 from topreward.estimators.gvl_showing import Question, Showing
-from topreward.estimators.topreward import TOPReward
+from topreward.estimators.topreward import LoadOptions, TOPReward
 from topreward.gvl_answers import Failure, answered, parse
 from topreward.gvl_protocol import GVLProtocol, load_gvl_protocol
 from topreward.provenance import software
-from topreward.qwen.attention import Kernel
 from topreward.qwen.batch import ROW_ATTENTION, Answer, Finished, answer_all, answer_plainly
 from topreward.qwen.image_layout import IMAGE_LAYOUT_VERSION
-from topreward.qwen.loading import Quantization, warn_if_slow
+from topreward.qwen.loading import warn_if_slow
 from topreward.qwen.memory import BatchLoad, available_bytes, estimate_batch_bytes, require_batch
 from topreward.qwen.model import QwenVL
 from topreward.types import Clip, Curve, Episode
@@ -48,33 +47,9 @@ class GVL:
         self.memory_limit = memory_limit
 
     @classmethod
-    def from_pretrained(
-        cls,
-        name: str | PathLike[str],
-        *,
-        revision: str | None = None,
-        device: str | torch.device | dict[str, Any] | None = None,
-        dtype: str | torch.dtype | None = None,
-        quantization: Quantization = "none",
-        attn_implementation: str | None = None,
-        adapter: str | None = None,
-        branch_kernel: Kernel | None = None,
-        memory_limit: int | None = None,
-    ) -> GVL:
+    def from_pretrained(cls, name: str | PathLike[str], **options: Unpack[LoadOptions]) -> GVL:
         """Load a checkpoint; all as `TOPReward.from_pretrained` has it. Raises ModelError."""
-        return cls.sharing(
-            TOPReward.from_pretrained(
-                name,
-                revision=revision,
-                device=device,
-                dtype=dtype,
-                quantization=quantization,
-                attn_implementation=attn_implementation,
-                adapter=adapter,
-                branch_kernel=branch_kernel,
-                memory_limit=memory_limit,
-            )
-        )
+        return cls.sharing(TOPReward.from_pretrained(name, **options))
 
     @classmethod
     def sharing(cls, estimator: TOPReward) -> GVL:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
-from typing import Any, overload
+from typing import Any, TypedDict, overload
 
 import numpy as np
 import torch
@@ -36,6 +36,19 @@ FRAMES_AT_ONCE = 128
 
 ProtocolLike = str | PathLike[str] | Protocol
 Answers = NDArray[np.float64]
+
+
+class LoadOptions(TypedDict, total=False):
+    """The keywords of `TOPReward.from_pretrained`, for those who pass them on."""
+
+    revision: str | None
+    device: str | torch.device | dict[str, Any] | None
+    dtype: str | torch.dtype | None
+    quantization: Quantization
+    attn_implementation: str | None
+    adapter: str | None
+    branch_kernel: Kernel | None
+    memory_limit: int | None
 
 
 class TOPReward:
