@@ -1,4 +1,7 @@
-"""VOC over videos or a dataset: python scripts/eval_voc.py --model qwen3-vl --videos a.mp4 --instruction "…" """
+"""VOC of estimators beside their controls: python scripts/eval_voc.py --model qwen3-vl --dataset lerobot:<folder or id>
+
+Without arguments: a demonstration that needs no GPU and no download. docs/evaluation.md says what the tables mean.
+"""
 
 from topreward.cli import eval_main
 
