@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,11 @@ def test_frames_outside_are_refused() -> None:
     lying = Clip(np.arange(3) / 2, 2.0, 8, 8, lambda i: np.zeros((1, 8, 8, 3), np.uint8), source="x.mp4")
     with pytest.raises(VideoError, match=r"x\.mp4: decoder returned"):
         lying.frames([0, 1])
+
+
+def test_clips_of_arrays_travel_to_other_processes() -> None:
+    clip = rolled_clip(count=5, height=8, width=12)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(clip)).frames([3, 1]), clip.frames([3, 1]))
 
 
 def test_a_clip_says_what_it_is() -> None:

@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 GRID = 4
 ON, OFF = (230, 170, 40), (20, 60, 120)
 
-# swscale: bilinear | full chroma interpolation | accurate rounding | bit-exact
-SWSCALE_FLAGS = 0x2 | 0x2000 | 0x40000 | 0x80000
+SWSCALE_FLAGS = 0x2  # bilinear, swscale's default
 
 
 @lru_cache(maxsize=64)

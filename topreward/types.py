@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,7 +108,7 @@ class Clip:
             fps=float(fps),
             height=pixels.shape[1],
             width=pixels.shape[2],
-            decode=lambda indices: pixels[indices],
+            decode=partial(_pick, pixels),
             source=source,
         )
 
@@ -284,6 +285,11 @@ class Curve:
             f"Curve({self.instruction!r}, {len(self)} prefixes of {self.num_frames} frames, "
             f"{low:.4g} .. {high:.4g} {self.unit})"
         )
+
+
+def _pick(pixels: NDArray[np.uint8], indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    # Not a lambda: clips travel to worker processes.
+    return pixels[indices]
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:

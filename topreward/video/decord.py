@@ -26,8 +26,8 @@ from topreward.video.pyav import PyAVFrames, read_pyav
 _ADVICE = "use backend='pyav'"
 _CONTAINERS = ("mp4", "matroska")
 _CODECS = ("h264", "vp8", "vp9")
-_SAME_PICTURE = 8.0
-"""Mean difference in levels of 255 up to which two decoders show one picture; their chroma differs by 1 or 2."""
+_SAME_PICTURE = 1.0
+"""Mean difference in levels of 255 up to which two decoders show one picture; both convert as swscale does."""
 
 
 @dataclass(frozen=True)

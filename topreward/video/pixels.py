@@ -1,8 +1,9 @@
 """A decoded frame → RGB pixels as displayed. In: one `av.VideoFrame`. Out: (H, W, 3) uint8.
 
 Colour: the matrix and the range that the stream states; where it states none, BT.601 and limited range,
-which is what swscale, decord and OpenCV assume. Chroma is interpolated, arithmetic is swscale's accurate
-and bit-exact kind, so the result does not depend on the CPU. Light is not mapped: an HDR video looks flat.
+which is what swscale, decord and OpenCV assume. The arithmetic is swscale's default, so that a model sees
+here, level for level, what PyAV, decord and LeRobot's own readers show it. (Interpolated chroma would be
+finer, and 1 to 2 levels away from what others trained on.) Light is not mapped: an HDR video looks flat.
 Rotation and mirroring by the display matrix are applied; non-square pixels are not stretched.
 """
 
@@ -21,8 +22,8 @@ from topreward.errors import MemoryLimitError, VideoError
 MAX_SIDE = 16384
 """px; larger frames are refused before memory is taken (FFmpeg would go to 2^31 bytes a plane)."""
 
-# swscale's flag bits (libswscale/swscale.h): bilinear | full chroma interpolation | accurate | bit-exact.
-_SWS_FLAGS = 0x2 | 0x2000 | 0x40000 | 0x80000
+# swscale's flag bits (libswscale/swscale.h): bilinear, its default, and nothing else.
+_SWS_FLAGS = 0x2
 
 # FFmpeg's AVColorSpace (0 RGB, 1 BT.709, 2 unspecified, 4 FCC, 5 and 6 BT.601, 7 SMPTE 240M, 9 BT.2020) →
 # swscale's matrix. 6 rather than 5 for BT.601: PyAV < 17 takes 5 for "as before".
