@@ -111,6 +111,10 @@ def test_two_workers(dense_folder: Path, tmp_path: Path) -> None:
         (["--dataset", DEMO, "--estimators", "topward"], "no estimator named 'topward' (did you mean 'topreward'?)"),
         (["--dataset", DEMO, "--instruction", "x"], "--dataset brings its own"),
         (["--dataset", DEMO, "--split", "test"], "no episode is of the split 'test'; the episodes name no splits"),
+        (
+            ["--dataset", DEMO, "--calibration-split", "a"],
+            "no labelled episode is of the split 'a'; they name no splits",
+        ),
         (["--dataset", DEMO, "--subset", "9"], "subset=9, but there are only 4 episodes"),
         (["--dataset", DEMO, "--episodes", "0:9"], "asks for episode 8"),
         (["--dataset", DEMO, "--camera", "left"], "camera= means nothing for demo: datasets"),

@@ -351,14 +351,13 @@ def test_a_threshold_is_fitted_on_the_named_split_alone() -> None:
 
 
 def test_an_episode_without_a_score_counts_as_told_wrongly() -> None:
-    fails = tuple(f"e{i}" for i in range(8, 16))
-    run, _ = run_of({"gvl": Answers(fails=fails)}, Plan(("gvl",)), episodes(16))
+    run, _ = run_of({"gvl": Answers(fails=("e2", "e3"))}, Plan(("gvl",)), episodes(16))
     rows = [r for e in run.episodes for r in e.rows if (r.estimator, r.control) == ("gvl", "real")]
-    changed = [r for r in rows if r.success is not None]
-    success = detect(changed, seed=1)
+    success = detect(rows, calibration_split="a")
     assert success is not None
-    assert success.undefined == 8
-    assert success.accuracy <= 1 - sum(np.isnan(r.score) for r in rows[8:]) / 16 + 0.5
+    assert (success.undefined, success.tested_on) == (2, 8)
+    rest = [r for r in rows if r.split == "b" and r.episode_id not in ("e2", "e3")]
+    assert success.accuracy == sum((r.voc >= success.threshold) == r.success for r in rest) / 8
     assert detect([]) is None
 
 

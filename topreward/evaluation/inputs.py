@@ -15,6 +15,7 @@ from typing import Any
 from topreward.datasets import Dataset, open_dataset, read_listing
 from topreward.datasets.selection import parse_episodes, random_subset
 from topreward.errors import ConfigError, DatasetError, nearest
+from topreward.evaluation.success import check_split
 from topreward.types import Episode
 from topreward.video import read_video
 
@@ -40,6 +41,8 @@ class Inputs:
     skip_unlabelled: bool = False
     revision: str | None = None
     """Of a hub dataset."""
+    calibration_split: str | None = None
+    """What success thresholds will be fitted on: only checked here, before hours of work depend on it."""
 
     def __call__(self) -> Sequence[Episode]:
         """Open them; no video is decoded. Raises ConfigError, DatasetError."""
@@ -56,7 +59,8 @@ class Inputs:
 
     def settings(self) -> dict[str, Any]:
         """What decides which episodes these are, as JSON has it."""
-        return dataclasses.asdict(self) | {"videos": [str(v) for v in self.videos]}
+        chosen = dataclasses.asdict(self) | {"videos": [str(v) for v in self.videos]}
+        return {key: value for key, value in chosen.items() if key != "calibration_split"}
 
     def _open(self) -> Sequence[Episode]:
         if self.dataset:
@@ -104,4 +108,6 @@ class Inputs:
                 raise DatasetError(f"no episode is of the split '{self.split}'{nearest(self.split, names)}; {there}")
         if self.subset is not None:
             chosen = [chosen[i] for i in random_subset([e.id for e in chosen], self.subset, self.seed)]
+        if self.calibration_split is not None:
+            check_split([e.split for e in chosen if e.success is not None], self.calibration_split)
         return chosen

@@ -90,15 +90,19 @@ def detect(rows: Sequence[Row], *, calibration_split: str | None = None, seed: i
     )
 
 
+def check_split(splits: Sequence[str | None], wanted: str) -> None:
+    """Raise ConfigError unless one of the labelled episodes' splits is the wanted one."""
+    if wanted not in splits:
+        names = sorted({split for split in splits if split})
+        there = f"there are {', '.join(names)}" if names else "they name no splits"
+        raise ConfigError(f"no labelled episode is of the split '{wanted}'{nearest(wanted, names)}; {there}")
+
+
 def _calibration_part(rows: Sequence[Row], split: str | None, seed: int) -> NDArray[np.bool_]:
     """(N,) true for the episodes that the threshold is fitted on."""
     if split is not None:
-        chosen = np.array([row.split == split for row in rows])
-        if not chosen.any():
-            names = sorted({row.split for row in rows if row.split})
-            there = f"there are {', '.join(names)}" if names else "the dataset names no splits"
-            raise ConfigError(f"no labelled episode is of the split '{split}'{nearest(split, names)}; {there}")
-        return chosen
+        check_split([row.split for row in rows], split)
+        return np.array([row.split == split for row in rows])
     chosen = np.zeros(len(rows), dtype=bool)
     for label in (True, False):
         places = [i for i, row in enumerate(rows) if row.success is label]
