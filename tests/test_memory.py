@@ -28,7 +28,7 @@ def test_the_estimate_covers_the_measured_peak(attention: str, monkeypatch: pyte
     def remember(needed, frames, limit, **_):  # type: ignore[no-untyped-def]
         asked.append(needed(frames))
 
-    monkeypatch.setattr("topreward.estimators.topreward.require", remember)
+    monkeypatch.setattr("topreward.estimators.one_pass.require", remember)
     estimator.score(clip, "pick up the cup", protocol=protocol)
     peak = peak_rss_over(lambda: estimator.score(clip, "pick up the cup", protocol=protocol))
     if peak is None:

@@ -85,7 +85,7 @@ def test_chunks_change_nothing(tiny: TOPReward, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("topreward.qwen.memory.MIN_CHUNK", 1)
     monkeypatch.setattr("topreward.qwen.memory.MASK_ELEMENTS", 2**18)
     monkeypatch.setattr("topreward.qwen.model.VISION_CHUNK", 300)
-    monkeypatch.setattr("topreward.estimators.topreward.FRAMES_AT_ONCE", 4)
+    monkeypatch.setattr("topreward.estimators.sight.FRAMES_AT_ONCE", 4)
     chunked = tiny.score(clip, THREE, protocol=protocol)
     assert len(passes) > 3, "the branch pass was not cut"
     for a, b in zip(whole, chunked, strict=True):

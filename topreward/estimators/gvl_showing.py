@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from topreward import gvl_prompts, prompts
-from topreward.estimators.topreward import FRAMES_AT_ONCE
+from topreward.estimators.sight import FRAMES_AT_ONCE
 from topreward.gvl_protocol import MAX_EXAMPLES, GVLProtocol
 from topreward.qwen import pixels
 from topreward.qwen.batch import image_tokens

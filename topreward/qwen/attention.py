@@ -1,6 +1,6 @@
 """The attention of the branch pass: every branch sees its part of the trunk, and itself.
 
-In go the queries, keys and values of all branches, side by side in one sequence, and the trunk's cache;
+In go the queries, keys and values of all branches, side by side in one sequence per video, and the trunk's cache;
 out comes the attention output. Registered with transformers under BRANCH_ATTENTION, so that all else in the
 decoder layers (norms, rotary embedding, projections, DeepStack, experts, adapters) stays the library's.
 
@@ -37,13 +37,13 @@ class BranchPlan:
 
     branches: tuple[Branch, ...]
     trunk: list[tuple[Tensor, Tensor]]
-    """Per layer, keys and values (1, KV heads, trunk tokens, head_dim)."""
+    """Per layer, keys and values (E, KV heads, trunk tokens, head_dim), a row for each video."""
     kernel: Kernel
     _masks: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def start(self) -> int:
-        """Flat index of the first branch token of this pass."""
+        """Index of the first branch token of this pass in its row; several videos begin at 0."""
         return self.branches[0].start
 
     def own_masks(self, device: torch.device) -> list[Tensor]:
@@ -54,17 +54,18 @@ class BranchPlan:
         masks: list[Tensor] = self._masks[key]
         return masks
 
-    def dense_mask(self, trunk_length: int, device: torch.device) -> Tensor:
-        """(1, 1, Q, trunk_length + Q) true where seen."""
+    def dense_mask(self, rows: int, total: int, trunk_length: int, device: torch.device) -> Tensor:
+        """(rows, 1, total, trunk_length + total) true where seen. `total`: branch tokens in a row."""
         key = ("dense", device)
         if key not in self._masks:
-            total = sum(map(len, self.branches))
-            mask = torch.zeros(total, trunk_length + total, dtype=torch.bool)
+            mask = torch.zeros(rows, total, trunk_length + total, dtype=torch.bool)
+            # Padding sees itself: a softmax over nothing is NaN, and 0 times a NaN value is NaN as well.
+            mask[:, range(total), range(trunk_length, trunk_length + total)] = True
             for b in self.branches:
                 first, last = b.start - self.start, b.stop - self.start
-                mask[first:last, : b.trunk_length] = True
-                mask[first:last, trunk_length + first : trunk_length + last] = torch.from_numpy(b.mask())
-            self._masks[key] = mask[None, None].to(device)
+                mask[b.row, first:last, : b.trunk_length] = True
+                mask[b.row, first:last, trunk_length + first : trunk_length + last] = torch.from_numpy(b.mask())
+            self._masks[key] = mask[:, None].to(device)
         out: Tensor = self._masks[key]
         return out
 
@@ -82,8 +83,8 @@ def branch_attention(
 ) -> tuple[Tensor, None]:
     """The attention function that transformers calls in each decoder layer of a branch pass.
 
-    `query`: (1, heads, Q, head_dim); `key`, `value`: (1, KV heads, Q, head_dim), the branches' own.
-    Returns (1, Q, heads, head_dim).
+    `query`: (E, heads, Q, head_dim); `key`, `value`: (E, KV heads, Q, head_dim), the branches' own; a row for
+    each video. Returns (E, Q, heads, head_dim).
     """
     if branch_plan.trunk:
         trunk_key, trunk_value = branch_plan.trunk[int(module.layer_idx)]  # type: ignore[arg-type]
@@ -96,25 +97,25 @@ def branch_attention(
 def _grouped(
     plan: BranchPlan, query: Tensor, key: Tensor, value: Tensor, trunk_key: Tensor, trunk_value: Tensor, scaling: float
 ) -> Tensor:
-    _, heads, total, width = query.shape
+    rows, heads, total, width = query.shape
     kv_heads = key.shape[1]
-    out = query.new_empty(1, total, heads, width)
+    out = query.new_zeros(rows, total, heads, width)  # padding stays finite
     for branch, hidden in zip(plan.branches, plan.own_masks(query.device), strict=True):
         first, last, n = branch.start - plan.start, branch.stop - plan.start, len(branch)
-        seen = branch.trunk_length
+        row, seen = branch.row, branch.trunk_length
         # Query heads that share a KV head become rows of one product: (KV heads, group * n, head_dim).
-        q = (query[0, :, first:last] * scaling).reshape(kv_heads, -1, width)
+        q = (query[row, :, first:last] * scaling).reshape(kv_heads, -1, width)
         scores = query.new_empty(kv_heads, q.shape[1], seen + n)
-        torch.bmm(q, trunk_key[0, :, :seen].transpose(1, 2), out=scores[:, :, :seen]) if seen else None
-        own = torch.bmm(q, key[0, :, first:last].transpose(1, 2))
+        torch.bmm(q, trunk_key[row, :, :seen].transpose(1, 2), out=scores[:, :, :seen]) if seen else None
+        own = torch.bmm(q, key[row, :, first:last].transpose(1, 2))
         own = own.view(kv_heads, -1, n, n).masked_fill_(hidden, float("-inf"))
         scores[:, :, seen:] = own.view(kv_heads, -1, n)
         # fp32: a softmax over thousands of keys loses nearby prefixes in bf16
         weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
-        mixed = torch.bmm(weights[:, :, seen:], value[0, :, first:last])
+        mixed = torch.bmm(weights[:, :, seen:], value[row, :, first:last])
         if seen:
-            mixed = torch.baddbmm(mixed, weights[:, :, :seen], trunk_value[0, :, :seen])
-        out[0, first:last] = mixed.view(heads, n, width).transpose(0, 1)
+            mixed = torch.baddbmm(mixed, weights[:, :, :seen], trunk_value[row, :, :seen])
+        out[row, first:last] = mixed.view(heads, n, width).transpose(0, 1)
     return out
 
 
@@ -124,7 +125,7 @@ def _dense(
     groups = query.shape[1] // key.shape[1]
     keys = torch.cat([trunk_key, key], dim=2).repeat_interleave(groups, dim=1)
     values = torch.cat([trunk_value, value], dim=2).repeat_interleave(groups, dim=1)
-    mask = plan.dense_mask(trunk_key.shape[2], query.device)
+    mask = plan.dense_mask(query.shape[0], query.shape[2], trunk_key.shape[2], query.device)
     mixed: Tensor = scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scaling)
     return mixed.transpose(1, 2).contiguous()
 

@@ -44,14 +44,18 @@ class VisionTokens:
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """A run of tokens with their places."""
+    """A run of tokens with their places; or one run a row, padded on the right, of several videos."""
 
     ids: NDArray[np.int64]
-    """(L,)"""
+    """(L,), or (E, L)"""
     positions: NDArray[np.int64]
-    """(3, L) M-RoPE position in time, height and width."""
+    """(3, L) or (3, E, L) M-RoPE position in time, height and width."""
     visual: NDArray[np.bool_]
-    """(L,) true where a visual token stands."""
+    """(L,) or (E, L) true where a visual token stands."""
+
+    def __getitem__(self, span: slice) -> Tokens:
+        """These tokens of every row."""
+        return Tokens(self.ids[..., span], self.positions[..., span], self.visual[..., span])
 
     def __len__(self) -> int:
         return int(self.ids.size)
@@ -68,6 +72,8 @@ class Branch:
     """The stem is [start, stem_stop); every tail sees it."""
     tail_stops: tuple[int, ...]
     """Tail i is [previous stop, tail_stops[i]); it sees trunk, stem and itself. One per instruction."""
+    row: int = 0
+    """Which of several packed videos it belongs to."""
 
     @property
     def stop(self) -> int:
@@ -90,8 +96,8 @@ class Branch:
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
-    """A video, all its distinct prefixes and all questions, as tokens."""
+class Passes:
+    """What the two passes run: the tokens of one video, or of several packed ones (`topreward.qwen.packing`)."""
 
     trunk: Tokens
     branch: Tokens
@@ -99,7 +105,13 @@ class Layout:
     branches: tuple[Branch, ...]
     """(D,) one per distinct prefix, increasing."""
     scored: NDArray[np.int64]
-    """(D, I) index into `branch` of the last token of each prefix's question: where the answer is read."""
+    """(D, I) index into the flat `branch` of the last token of each prefix's question: where the answer is read."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layout(Passes):
+    """A video, all its distinct prefixes and all questions, as tokens."""
+
     trunk_blocks: int
     """Whole temporal patches."""
     odd_counts: tuple[int, ...]

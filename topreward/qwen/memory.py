@@ -6,7 +6,7 @@ The estimate counts what lives at the same time, a little generously; tests hold
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,23 +27,40 @@ MIN_CHUNK = 256
 
 @dataclass(frozen=True)
 class Load:
-    """The sizes of one scoring call."""
+    """The sizes of one scoring call, of one video or of several packed ones."""
 
     trunk_tokens: int
+    """Of all videos, padding included, like the branches'."""
     branch_tokens: int
     visual_tokens: int
     patches_at_once: int
     scored: int
     frame_bytes: int = 0
     """Decoded frames that are in memory at once."""
+    videos: int = 1
 
     @property
     def branch_chunk(self) -> int:
         """Branch tokens per pass: no more activations than the trunk had, and a mask of bounded size."""
         chunk = max(self.trunk_tokens, CHUNK_TOKENS)
-        while chunk > MIN_CHUNK and chunk * (self.trunk_tokens + chunk) > MASK_ELEMENTS:
+        while chunk > MIN_CHUNK and chunk * (self.trunk_tokens + chunk) > MASK_ELEMENTS * self.videos:
             chunk //= 2
         return chunk
+
+
+def packed(loads: Sequence[Load], *, patches_at_once: int) -> Load:
+    """The sizes of a call that packs several; `patches_at_once`: most that are seen together."""
+    if len(loads) == 1:
+        return loads[0]
+    return Load(
+        trunk_tokens=len(loads) * max(load.trunk_tokens for load in loads),
+        branch_tokens=len(loads) * max(load.branch_tokens for load in loads),
+        visual_tokens=sum(load.visual_tokens for load in loads),
+        patches_at_once=max(patches_at_once, max(load.patches_at_once for load in loads)),
+        scored=sum(load.scored for load in loads),
+        frame_bytes=max(load.frame_bytes for load in loads),
+        videos=len(loads),
+    )
 
 
 def estimate_bytes(model: Any, load: Load, *, block_patches: int) -> int:
@@ -61,10 +78,10 @@ def estimate_bytes(model: Any, load: Load, *, block_patches: int) -> int:
     eager = model.model.language_model.config._attn_implementation == "eager"
     trunk = load.trunk_tokens * per_token
     if eager:  # scores, their fp32 softmax and a mask
-        trunk += load.trunk_tokens**2 * (heads * (2 * size + 4) + size)
+        trunk += load.trunk_tokens**2 // load.videos * (heads * (2 * size + 4) + size)
     chunk = min(load.branch_tokens, load.branch_chunk)
     keys = load.trunk_tokens + chunk
-    branch = chunk * per_token + chunk * keys * (1 + size) + 2 * keys * heads * width * size
+    branch = chunk * per_token + chunk * keys // load.videos * (1 + size) + 2 * keys * heads * width * size
     see = load.patches_at_once * (8 * vision.hidden_size + 2 * vision.intermediate_size) * size
     see += load.patches_at_once * PATCH_WIDTH * 4 * 2 + load.frame_bytes * 2  # patches, made from float pixels
     if model.model.visual.config._attn_implementation == "eager":

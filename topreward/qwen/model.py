@@ -21,7 +21,7 @@ from transformers import DynamicCache
 
 from topreward.errors import ModelError, PromptError
 from topreward.qwen.attention import BRANCH_ATTENTION, BranchPlan, Kernel, attention_set_to
-from topreward.qwen.layout import VIDEO_PAD, VISION_END, VISION_START, Layout, Tokens, VisionTokens
+from topreward.qwen.layout import VIDEO_PAD, VISION_END, VISION_START, Passes, Tokens, VisionTokens
 from topreward.qwen.loading import Checkpoint
 from topreward.qwen.tower import at_once
 
@@ -55,8 +55,9 @@ class Trunk:
     """The prefilled trunk: keys and values of every layer, never copied."""
 
     layers: list[tuple[Tensor, Tensor]]
-    """Per layer (1, KV heads, tokens, head_dim)."""
+    """Per layer (E, KV heads, tokens, head_dim), a row for each video."""
     length: int
+    """Tokens of a row, padding included."""
 
 
 class QwenVL:
@@ -137,38 +138,35 @@ class QwenVL:
         embeds, deepstack = out if isinstance(out, tuple) else (out.pooler_output, out.deepstack_features)
         return Features(embeds, list(deepstack))
 
-    def prefill(self, layout: Layout, features: Features) -> Trunk:
-        """One forward over the trunk. `features` holds the trunk's blocks."""
+    def prefill(self, layout: Passes, features: Features) -> Trunk:
+        """One forward over the trunk, or over the trunks of several packed videos.
+
+        `features` holds the trunks' blocks, one video after the other.
+        """
         if not len(layout.trunk):
             return Trunk([], 0)
         cache = DynamicCache()
         self.decode(layout.trunk, features, past_key_values=cache, use_cache=True)
-        return Trunk([(layer.keys, layer.values) for layer in cache.layers], len(layout.trunk))
+        return Trunk([(layer.keys, layer.values) for layer in cache.layers], layout.trunk.ids.shape[-1])
 
-    def branch(self, layout: Layout, trunk: Trunk, features: Features, *, max_tokens: int | None = None) -> Tensor:
-        """One forward over all branches, in chunks of at most `max_tokens` (one branch at least).
+    def branch(self, layout: Passes, trunk: Trunk, features: Features, *, max_tokens: int | None = None) -> Tensor:
+        """One forward over all branches; those of a single video in chunks of at most `max_tokens`, one at least.
 
         `features` holds the odd prefixes' padded blocks. Returns (D, I, hidden): the last hidden state of
         every prefix's every question.
         """
-        visual_rows = np.concatenate([[0], np.cumsum(layout.branch.visual)])
-        out = []
+        out, seen = [], 0
         for first, last in _chunks([len(b) for b in layout.branches], max_tokens or len(layout.branch)):
             branches = layout.branches[first:last]
-            start, stop = branches[0].start, branches[-1].stop
+            start, stop = branches[0].start, max(b.stop for b in branches)
+            tokens = layout.branch[start:stop]
+            visual = int(tokens.visual.sum())
             plan = BranchPlan(branches, trunk.layers, self.kernel)
-            tokens = Tokens(
-                layout.branch.ids[start:stop], layout.branch.positions[:, start:stop], layout.branch.visual[start:stop]
-            )
             with self.attention(BRANCH_ATTENTION):
-                hidden = self.decode(
-                    tokens,
-                    features[slice(int(visual_rows[start]), int(visual_rows[stop]))],
-                    use_cache=False,
-                    branch_plan=plan,
-                )
+                hidden = self.decode(tokens, features[slice(seen, seen + visual)], use_cache=False, branch_plan=plan)
+            seen += visual
             scored = torch.from_numpy(layout.scored[first:last] - start).to(hidden.device)
-            out.append(hidden[0, scored])
+            out.append(hidden.flatten(0, 1)[scored])
         return torch.cat(out)
 
     def log_probs(self, hidden: Tensor, answers: tuple[int, ...]) -> NDArray[np.float64]:
@@ -206,16 +204,18 @@ class QwenVL:
         return torch.cat([rows @ part.float().T for part in torch.split(head.weight, 16_384)], dim=-1)
 
     def decode(self, tokens: Tokens, features: Features | None, *, past: int = 0, **options: Any) -> Tensor:
-        """Token and visual embeddings through the decoder, after `past` cached tokens. Returns (1, L, hidden)."""
+        """Token and visual embeddings through the decoder, after `past` cached tokens. Returns (E, L, hidden)."""
         device = self.device
-        embeds = self.text.embed_tokens(torch.from_numpy(tokens.ids).to(device)[None])
-        visual = torch.from_numpy(tokens.visual).to(device)[None]
+        shape = -1, tokens.ids.shape[-1]
+        embeds = self.text.embed_tokens(torch.from_numpy(tokens.ids).to(device).reshape(shape))
+        visual = torch.from_numpy(tokens.visual).to(device).reshape(shape)
         if features is not None and tokens.visual.any():
             embeds[visual] = features.embeds.to(device, embeds.dtype)
             options |= {"visual_pos_masks": visual, "deepstack_visual_embeds": features.deepstack}
         # Row 0 is the plain index that masks are made from, rows 1..3 are M-RoPE.
-        index = past + np.arange(len(tokens))[None]
-        positions = torch.from_numpy(np.concatenate([index, tokens.positions])).to(device)[:, None]
+        rope = tokens.positions.reshape(3, *shape)
+        index = np.broadcast_to(past + np.arange(shape[1]), (1, *rope.shape[1:]))
+        positions = torch.from_numpy(np.concatenate([index, rope])).to(device)
         hidden: Tensor = self.text(inputs_embeds=embeds, position_ids=positions, **options).last_hidden_state
         return hidden
 
