@@ -3,8 +3,9 @@
     python benchmarks/flat_memory.py [--episodes 500] [--json benchmarks/results/flat_memory.json]
 
 Demo episodes under the paper protocol (15 prefixes), with all controls, through a tiny random Qwen3-VL in this
-process: what grows is the harness, not the model. Prints the peak resident set after 50 episodes, after all of them,
-and after results.json and episodes.parquet are written.
+process: what grows is the harness, not the model. The longest clips come first, so that no later one raises the peak
+by its length. Prints the peak resident set after 50 episodes, after all of them, and after results.json and
+episodes.parquet are written.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def measure(episodes: int, folder: Path) -> dict[str, Any]:
     scorers: dict[str, Scorer] = {"topreward": TOPRewardScorer(estimator, load_protocol("paper"))}
     # Worded anew: the benchmarks' tokenizer knows the words of these two, and not all of the demo world's.
     opened = open_dataset(f"demo:?count={episodes}&size=128")
-    dataset = [replace(e, instruction=INSTRUCTIONS[i % 2]) for i, e in enumerate(opened)]
+    longest_first = sorted(opened, key=lambda episode: -episode.clip().num_frames)
+    dataset = [replace(e, instruction=INSTRUCTIONS[i % 2]) for i, e in enumerate(longest_first)]
     peaks: list[float] = []
     prefixes: list[int] = []
 

@@ -55,25 +55,34 @@ COLUMNS: tuple[tuple[str, Any], ...] = (
 
 def write_results(folder: Folder, run: Run, summaries: Sequence[Summary]) -> None:
     """results.json and episodes.parquet, beside the episodes' own files."""
-    text = json.dumps(results_dict(folder, run, summaries), indent=1, allow_nan=False)
-    write_atomically(folder.path / "results.json", text + "\n")
+    write_atomically(folder.path / "results.json", _text(folder, run, summaries))
     write_parquet(folder.path / "episodes.parquet", run.episodes)
 
 
 def write_single_file(path: str | os.PathLike[str], folder: Folder, run: Run, summaries: Sequence[Summary]) -> None:
     """results.json and every episode's curves, in one file: `curves` holds what lies in the folder's files."""
-    head = json.dumps(results_dict(folder, run, summaries), indent=1, allow_nan=False)
     # The files' own text: reading thousands of curves only to write them again would take memory for nothing.
     curves = ",\n".join(
         f"{json.dumps(episode.id)}: {folder.file(episode.id).read_text(encoding='utf-8').strip()}"
         for episode in run.episodes
         if folder.file(episode.id).exists()
     )
-    write_atomically(path, f'{head.removesuffix("}").rstrip()},\n "curves": {{\n{curves}\n}}\n}}\n')
+    write_atomically(path, _text(folder, run, summaries, more=f',\n "curves": {{\n{curves}\n }}'))
+
+
+def _text(folder: Folder, run: Run, summaries: Sequence[Summary], more: str = "") -> str:
+    """results.json, a line per episode: thousands of them are never all dictionaries at once."""
+    head = json.dumps(_head(run, summaries), indent=1, allow_nan=False).removesuffix("\n}")
+    episodes = ",\n".join(json.dumps(_episode(folder, e), allow_nan=False) for e in run.episodes)
+    return f'{head},\n "episodes": [\n{episodes}\n ]{more}\n}}\n'
 
 
 def results_dict(folder: Folder, run: Run, summaries: Sequence[Summary]) -> dict[str, Any]:
-    """Ready for JSON: the summaries, a row per episode, estimator and control, and what made them."""
+    """What results.json holds: the summaries, what made them, a row per episode, estimator and control."""
+    return _head(run, summaries) | {"episodes": [_episode(folder, episode) for episode in run.episodes]}
+
+
+def _head(run: Run, summaries: Sequence[Summary]) -> dict[str, Any]:
     made: dict[str, list[Any]] = {}
     for base in dict.fromkeys(base for episode in run.episodes for base in episode.made):
         texts = dict.fromkeys(episode.made[base] for episode in run.episodes if base in episode.made)
@@ -92,7 +101,6 @@ def results_dict(folder: Folder, run: Run, summaries: Sequence[Summary]) -> dict
             "episodes_resumed": run.resumed,
             "workers": run.workers,
         },
-        "episodes": [_episode(folder, episode) for episode in run.episodes],
         "provenance": {"settings": run.settings, "made": made, "software": software()},
     }
 
