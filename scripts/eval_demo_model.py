@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import tyro
 from numpy.typing import NDArray
 from scipy.stats import rankdata
@@ -65,14 +66,12 @@ def slope(curve: Curve) -> float:
     return float(per_second * (curve.times[-1] - curve.times[0]))
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Mean and how many values were undefined."""
+def spread(values: list[float]) -> dict[str, float | None]:
+    """Mean of the defined values (None where there are none), and how many were undefined."""
     array = np.array(values)
-    return {
-        "mean": float(np.nanmean(array)),
-        "count": int(array.size),
-        "undefined": int(np.isnan(array).sum()),
-    }
+    undefined = int(np.isnan(array).sum())
+    mean = float(np.nanmean(array)) if undefined < array.size else None
+    return {"mean": mean, "count": int(array.size), "undefined": undefined}
 
 
 def measure_topreward(model: TOPReward, episodes: list[Episode]) -> dict[str, Any]:
@@ -154,6 +153,7 @@ def main(model: str = "demo", episodes: int = 300, seed: int = 90_210, out: Path
         seed: of the episodes; training draws its own elsewhere.
         out: the JSON file.
     """
+    torch.set_num_threads(1)  # matrices this small are faster without a second one to wait for
     drawn = demo_episodes(episodes, seed=seed)
     estimator = TOPReward.from_pretrained(model, device="cpu")
     measures = {
@@ -168,7 +168,7 @@ def main(model: str = "demo", episodes: int = 300, seed: int = 90_210, out: Path
         },
         "software": software(),
     }
-    write_atomically(out, json.dumps(measures, indent=1) + "\n")
+    write_atomically(out, json.dumps(measures, indent=1, allow_nan=False) + "\n")
     print(json.dumps({key: measures[key] for key in ("topreward", "gvl")}, indent=1))
 
 

@@ -29,10 +29,9 @@ FRAMES_PER_BLOCK = 2
 
 @contextmanager
 def equal_blocks(model: QwenVL) -> Iterator[None]:
-    """Let the vision tower work on all blocks at once: they are of one size here.
+    """Let the vision tower work on all blocks at once, with an attention whose backward pass is fast on a CPU.
 
-    The stock attention loops over them in Python, and the stock convolution is slow on a CPU; the numbers
-    stay the same. Only for training: what is measured later runs the library's own code.
+    The numbers stay the same. Only for training: what is measured later runs the library's own code.
     """
     tower: Any = model.visual
     attentions = [block.attn for block in tower.blocks]
@@ -52,9 +51,14 @@ def _embed(convolution: nn.Conv3d, patches: Tensor) -> Tensor:
 
 
 def _attend(
-    attention: Any, hidden: Tensor, cu_seqlens: Tensor, position_embeddings: tuple[Tensor, Tensor], **_: Any
+    attention: Any,
+    hidden: Tensor,
+    cu_seqlens: Tensor,
+    position_embeddings: tuple[Tensor, Tensor],
+    block_length: int | None = None,
+    **_: Any,
 ) -> Tensor:
-    blocks = len(cu_seqlens) - 1
+    blocks = len(hidden) // block_length if block_length else len(cu_seqlens) - 1
     qkv = attention.qkv(hidden).view(blocks, -1, 3, attention.num_heads, hidden.shape[-1] // attention.num_heads)
     query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (blocks, heads, patches, head_dim) each
     cos, sin = (x.view(blocks, 1, -1, x.shape[-1]).to(query.dtype) for x in position_embeddings)

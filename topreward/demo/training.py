@@ -95,9 +95,10 @@ def lesson_attention(
     return mixed.transpose(1, 2).contiguous(), None
 
 
-def answers(model: QwenVL, batch: Batch) -> Tensor:
-    """(S, vocabulary) logits at the scored places."""
-    features = model.see(batch.patches, batch.grid)
+def answers(model: QwenVL, batch: Batch, *, eyes_shut: bool = False) -> Tensor:
+    """(S, vocabulary) logits at the scored places. `eyes_shut`: the vision tower gets no gradient."""
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not eyes_shut):
+        features = model.see(batch.patches, batch.grid)
     embeds = model.text.embed_tokens(batch.ids)
     embeds = embeds.masked_scatter(batch.visual[..., None], features.embeds.to(embeds.dtype))
     with model.attention(LESSON_ATTENTION):
@@ -113,10 +114,12 @@ def answers(model: QwenVL, batch: Batch) -> Tensor:
     return logits
 
 
-def answering_loss(model: QwenVL, batch: Batch, true: int, false: int) -> tuple[Tensor, dict[str, float]]:
+def answering_loss(
+    model: QwenVL, batch: Batch, true: int, false: int, *, eyes_shut: bool = False
+) -> tuple[Tensor, dict[str, float]]:
     """Cross-entropy with the right answers, and how far off they are."""
     with torch.autocast("cpu", torch.bfloat16):
-        logits = answers(model, batch)
+        logits = answers(model, batch, eyes_shut=eyes_shut)
     log_probs = logits.float().log_softmax(-1)
     soft = batch.answer < 0
     p = batch.truth[soft]
@@ -143,8 +146,10 @@ class Course:
     """GVL lessons a step."""
     rate: float
     seed: int
-    vision_rate: float = 0.5
+    vision_rate: float = 0.15
     """The vision tower's share of the rate: it has learned already."""
+    shut_for: int = 900
+    """First steps in which the vision tower stays as it is: an untrained decoder would only spoil it."""
     average: float = 0.997
     """Of the weights over the steps: what is kept at the end."""
 
@@ -180,7 +185,7 @@ def teach_answering(
     seen: list[dict[str, float]] = []
     with equal_blocks(model):
         for step, batch in enumerate(ahead(draw_lessons(teacher, pool, course))):
-            loss, measures = answering_loss(model, batch, true, false)
+            loss, measures = answering_loss(model, batch, true, false, eyes_shut=step < course.shut_for)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(core.parameters(), 1.0)
