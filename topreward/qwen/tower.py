@@ -1,9 +1,8 @@
 """The stock vision tower, all blocks at once.
 
 All blocks of a video have one size. The stock tower does not count on that: it cuts the sequence and attends
-block by block in Python, and it embeds patches by a convolution that is a matrix product in disguise, slow on
-CPUs and on some GPU builds. Within `at_once` both are done in one go; every weight, norm and rotary embedding
-is the tower's own, and the numbers stay the same.
+block by block in Python. Within `at_once` the blocks are one batch; every weight, norm and rotary embedding is
+the tower's own, and so are the numbers.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from topreward.qwen.attention import attention_set_to
@@ -32,17 +31,10 @@ def at_once(visual: Any, block_length: int) -> Iterator[None]:
         return args, {**options, "cu_seqlens": uncut, "block_length": block_length}
 
     hooks = [block.attn.register_forward_pre_hook(whole, with_kwargs=True) for block in visual.blocks]
-    embed = visual.patch_embed
-    # accelerate's hooks replace `forward` too, to bring in weights: theirs stays.
-    product = "forward" not in vars(embed) and not hasattr(embed.proj, "_hf_hook")
-    if product:
-        embed.forward = lambda patches: linear(patches, embed.proj.weight.flatten(1), embed.proj.bias)
     try:
         with attention_set_to(visual.config, BLOCK_ATTENTION):
             yield
     finally:
-        if product:
-            del embed.forward
         for hook in hooks:
             hook.remove()
 
