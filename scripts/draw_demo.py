@@ -13,7 +13,7 @@ from topreward.demo.episodes import demo_episode
 from topreward.demo.world import make_rollout
 from topreward.report.plots import plot_curves, save_figure
 
-SEED, TASK = 11, "stack_cup"
+SEED, TASK = 38, "stack_cup"
 KINDS = {"success": "it succeeds", "undoes_itself": "it undoes itself", "stops_halfway": "it stops half-way"}
 
 
