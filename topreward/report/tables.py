@@ -208,6 +208,12 @@ def _pair(real: Row | None, frozen: Row | None) -> str:
         return "failed" if real is not None else ""
     if real.failure is not None:
         return "no answer"
-    # "(…)": square brackets are markup
-    control = "" if frozen is None else f" ({'flat' if math.isnan(frozen.voc) else f'{frozen.voc:.2f}'})"
-    return number(real.voc) + control
+    # round brackets: square ones are markup
+    return _order(real) if frozen is None else f"{_order(real)} ({_order(frozen)})"
+
+
+def _order(row: Row) -> str:
+    """An episode's VOC; a constant curve has none."""
+    if row.error is not None or row.failure is not None:
+        return "failed"
+    return "flat" if math.isnan(row.voc) else f"{row.voc:.2f}"
