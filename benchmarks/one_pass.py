@@ -4,13 +4,9 @@
 
 On one random checkpoint and one clip of 64 sampled frames at 256x256, in one process, in turn:
 
-    floor      one full-video forward: our trunk pass and one tail, the same kernels, one logit row
-    ours       trunk pass and one branch pass over all prefixes
-    append     append-and-crop: one cache grown prefix by prefix, cropped after each answer
-    recompute  a plain full forward of the model per distinct prefix, vision included
-    stock      recompute through qwen-vl-utils and the stock processor, frames to values
-
-All but `stock` start from the same prepared patches. Ratios are of medians.
+    floor, ours, append, recompute    as benchmarks/ways.py has them, from the same prepared patches
+    stock                             recompute through qwen-vl-utils and the stock processor, frames to values
+Ratios are of medians.
 """
 
 from __future__ import annotations
@@ -18,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +22,13 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
-from transformers import DynamicCache
 
 from common import interleaved, machine, median, peak_rss_over, random_model
-from topreward import prompts
 from topreward.config import Protocol, load_protocol
 from topreward.files import write_atomically
-from topreward.qwen import pixels
-from topreward.qwen.layout import Layout, Tokens, lay_out, prompt_text
-from topreward.qwen.model import Features, QwenVL
-from topreward.sampling import make_schedule
+from topreward.qwen.model import QwenVL
+from topreward.types import Clip
+from ways import Workload
 
 TEXT = {
     "hidden_size": 512,
@@ -64,100 +55,16 @@ WORKLOADS: dict[str, Protocol] = {
 }
 
 
-@dataclass
-class Workload:
-    """One clip under one protocol, ready to be scored in every way."""
-
-    model: QwenVL
-    protocol: Protocol
-
-    def __post_init__(self) -> None:
-        rng = np.random.default_rng(0)
-        self.frames = rng.integers(0, 256, (FRAMES, SIDE, SIDE, 3), dtype=np.uint8)
-        self.schedule = make_schedule(np.arange(FRAMES) / FPS, FPS, self.protocol)
-        assert self.schedule.indices.size == FRAMES
-        self.counts = [int(c) for c in self.schedule.distinct_counts]
-        self.grid = pixels.token_grid((SIDE, SIDE))
-        self.cells = self.grid[0] * self.grid[1]
-        self.question = prompts.question(self.protocol.wording, INSTRUCTION)
-        self.answers = tuple(self.model.answer_id(a) for a in prompts.answers(self.protocol.wording))
-        self.layout = self.lay_out(self.counts)
-        self.patches = self.to_patches(self.frames)
-        odd = np.array(self.layout.odd_counts, dtype=np.int64) - 1
-        self.odd_patches = self.to_patches(self.frames[np.repeat(odd, 2)]) if odd.size else self.patches[:0]
-        self.both_patches = torch.cat([self.patches, self.odd_patches])
-
-    def lay_out(self, counts: list[int]) -> Layout:
-        return lay_out(
-            self.model.encode,
-            self.model.vision_tokens,
-            opening=self.protocol.wording.opening,
-            seconds=self.schedule.seconds,
-            grid=self.grid,
-            counts=counts,
-            questions=[[self.question]] * len(counts),
-        )
-
-    def to_patches(self, frames: NDArray[np.uint8]) -> Tensor:
-        if self.protocol.resize == "square":
-            return pixels.to_patches(pixels.square_pixels(frames))
-        return pixels.to_patches(pixels.aspect_pixels(frames, (SIDE, SIDE)))
-
-    def _pass(self, layout: Layout, patches: Tensor) -> NDArray[np.float64]:
-        features = self.model.see(patches, self.grid)
-        cut = layout.trunk_blocks * self.cells
-        trunk = self.model.prefill(layout, features[slice(0, cut)])
-        hidden = self.model.branch(layout, trunk, features[slice(cut, None)])
-        return self.model.log_probs(hidden, self.answers)[:, 0]
-
-    def floor(self) -> NDArray[np.float64]:
-        return self._pass(self.lay_out([FRAMES]), self.patches)
-
-    def ours(self) -> NDArray[np.float64]:
-        return self._pass(self.lay_out(self.counts), self.both_patches)
-
-    def recompute(self) -> NDArray[np.float64]:
-        out = []
-        for count in self.counts:
-            prompt = prompt_text(self.protocol.wording.opening, self.schedule.seconds[:count], self.grid, self.question)
-            patches = self.patches[: count // 2 * 4 * self.cells]
-            if count % 2:
-                row = self.layout.odd_counts.index(count) * 4 * self.cells
-                patches = torch.cat([patches, self.odd_patches[row : row + 4 * self.cells]])
-            logits = self.model.plain_forward(prompt, patches, self.grid)
-            out.append(logits.log_softmax(-1)[list(self.answers)].double().numpy())
-        return np.array(out)
-
-    def append(self) -> NDArray[np.float64]:
-        """Grow one cache block by block; after each answer crop the branch off again."""
-        layout, model = self.layout, self.model
-        cache, done, seen, odd_row, out = DynamicCache(), 0, 0, 0, []
-        for branch, count in zip(layout.branches, self.counts, strict=True):
-            blocks = count // 2 - seen
-            if blocks:
-                features = model.see(self.patches[seen * 4 * self.cells : (seen + blocks) * 4 * self.cells], self.grid)
-                self._append(cache, layout.trunk, done, branch.trunk_length, features)
-                done, seen = branch.trunk_length, seen + blocks
-            padded: Features | None = None
-            if count % 2:
-                padded = model.see(self.odd_patches[odd_row : odd_row + 4 * self.cells], self.grid)
-                odd_row += 4 * self.cells
-            hidden = self._append(cache, layout.branch, branch.start, branch.stop, padded)
-            out.append(model.log_probs(hidden[:, -1], self.answers)[0])
-            if done:
-                cache.crop(-len(branch))  # newest transformers takes only negative lengths
-            else:
-                cache = DynamicCache()
-        return np.array(out)
-
-    def _append(self, cache: Any, tokens: Tokens, start: int, stop: int, features: Features | None) -> Tensor:
-        part = Tokens(tokens.ids[start:stop], tokens.positions[:, start:stop], tokens.visual[start:stop])
-        past = cache.get_seq_length()
-        return self.model.decode(part, features, past=past, past_key_values=cache, use_cache=True)
+def workload(model: QwenVL, protocol: Protocol) -> Workload:
+    """A clip of noise, all of whose frames are sampled."""
+    frames = np.random.default_rng(0).integers(0, 256, (FRAMES, SIDE, SIDE, 3), dtype=np.uint8)
+    work = Workload(model, Clip.from_array(frames, FPS), [INSTRUCTION], protocol)
+    assert work.schedule.indices.size == FRAMES
+    return work
 
 
 def measure(model: QwenVL, name: str, protocol: Protocol, repeats: int, stock: bool) -> dict[str, Any]:
-    work = Workload(model, protocol)
+    work = workload(model, protocol)
     ways: dict[str, Callable[[], NDArray[np.float64]]] = {
         "floor": work.floor,
         "ours": work.ours,
@@ -184,7 +91,9 @@ def measure(model: QwenVL, name: str, protocol: Protocol, repeats: int, stock: b
         "over_floor": {way: median(s) / floor for way, s in seconds.items()},
         "over_ours": {way: median(s) / median(seconds["ours"]) for way, s in seconds.items()},
         "largest_difference": {
-            way: float(np.abs(ways[way]() - ours).max()) for way in ways if way not in ("floor", "ours")
+            way: float(np.abs(ways[way]().reshape(ours.shape) - ours).max())
+            for way in ways
+            if way not in ("floor", "ours")
         },
         "peak_rss_bytes": memory,
     }

@@ -19,7 +19,7 @@ from common import TOKENIZER
 from topreward.qwen.pixels import SQUARE, SQUARE_PIL
 
 if TYPE_CHECKING:
-    from one_pass import Workload
+    from ways import Workload
 
 # The chat template with all that a bare prompt does not have left out: a user turn's opening and its content.
 TEMPLATE = (

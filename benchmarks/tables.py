@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,62 @@ def one_pass() -> str:
     return "\n".join(lines)
 
 
-TABLES: dict[str, Callable[[], str]] = {"one_pass": one_pass}
+def flat_memory() -> str:
+    report = load("flat_memory")
+    peak = report["peak_mib"]
+    return "\n".join(
+        [
+            "| peak resident set | MiB |",
+            "|---|---:|",
+            f"| after {report['warm']} episodes | {peak['warm']:.0f} |",
+            f"| after {report['episodes']} episodes | {peak['all']:.0f} |",
+            f"| after the results were written | {peak['written']:.0f} |",
+            "",
+            f"{report['prefixes']} prefixes each, all controls, a tiny random model on {report['machine']['cpu']}; "
+            f"growth {report['growth']:.1%}, with writing {report['growth_written']:.1%}.",
+        ]
+    )
+
+
+def gpu(name: str) -> str:
+    """What benchmarks/gpu.py wrote, wherever it ran."""
+    report = load(name)
+    ways = ["floor", "ours", "score", "append", "alone", "recompute", "one-by-one"]
+    lines = [
+        "| workload | prefixes | floor, ms | " + " | ".join(ways[1:]) + " | ours, share of matrix rate |",
+        "|---|---:|---:|" + "---:|" * len(ways),
+    ]
+    for r in report["results"]:
+        cells = [f"{r['over_floor'][way]:.2f} ×" if way in r["over_floor"] else "" for way in ways[1:]]
+        share = f"{r['share_of_matrix_rate']['ours']:.0%}"
+        lines.append(
+            f"| {r['workload']} | {r['distinct']} | {r['median']['floor'] * 1e3:.0f} | {' | '.join(cells)} | {share} |"
+        )
+    if short := report.get("short_clips"):
+        largest = max(short["over_one_by_one"], key=int)
+        lines += ["", f"{short['clips']} short clips, {largest} in the same passes: "
+                  f"{short['over_one_by_one'][largest]:.2f} × the rate of one by one."]  # fmt: skip
+    if exact := report.get("this_dtype"):
+        lines += ["", f"Largest difference to the slow twin (median over {exact['clips']} clips): "
+                  f"{exact['ours_to_slow_twin_median']:.0e} nats; of the slow twin's two kernels to each other: "
+                  f"{exact['slow_twin_eager_to_sdpa_median']:.0e}."]  # fmt: skip
+    if label := report.get("labelling"):
+        lines += ["", f"From video file to parquet: {label['share_of_model_only']:.0%} of the model-only rate, "
+                  f"{label['decoding_threads']} decoding threads."]  # fmt: skip
+    made, machine = report["architecture"], report["machine"]
+    where = report["gpu"]["name"] if report["gpu"] else f"{machine['cpu']}, {machine['threads']} threads"
+    lines += ["", f"{report['what'].capitalize()}. {made['name']}, random weights, {made['dtype']}, {where}, torch "
+              f"{machine['torch']}, transformers {machine['transformers']}; a large matrix product ran at "
+              f"{report['matrix_rate'] / 1e12:.3g} TFLOP/s."]  # fmt: skip
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "one_pass": one_pass,
+    "flat_memory": flat_memory,
+    "gpu": partial(gpu, "gpu"),
+    "gpu_script_on_cpu": partial(gpu, "gpu_script_on_cpu"),
+}
 
 
 def load(name: str) -> Any:
