@@ -58,6 +58,15 @@ def test_options_reach_the_protocol(dense_folder: Path, video: Path, tmp_path: P
     assert (protocol["chat_template"], protocol["sampling_fps"]) == (True, 4.0)
 
 
+def test_zero_prefixes_means_every_one(dense_folder: Path, video: Path, tmp_path: Path) -> None:
+    target = tmp_path / "curve.json"
+    assert (
+        run("score", video, "x", "--model", dense_folder, "--device", "cpu", "--json", target, "--num-prefixes", "0")
+        == 0
+    )
+    assert json.loads(target.read_text())["provenance"]["protocol"]["num_prefixes"] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -23,7 +23,7 @@ FLOORS = [
     {"qwen"},
     {"estimators", "datasets", "demo"},
     {"evaluation", "labelling", "report"},
-    {"cli"},
+    {"cli", "cli_options"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import tyro
 from rich.console import Console
@@ -27,70 +27,18 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from topreward.config import Protocol, load_protocol
-from topreward.errors import TopRewardError
+from topreward.cli_options import ModelOptions, ProtocolOptions, err
+from topreward.errors import DatasetError, TopRewardError
 
 if TYPE_CHECKING:
-    from topreward.estimators.topreward import TOPReward
     from topreward.evaluation import Folder, ModelSetup, Plan, Run, Summary
     from topreward.evaluation.inputs import Inputs
+    from topreward.evaluation.suite import SuiteDataset
 
 out = Console()
-err = Console(stderr=True)
 
 DEMO_RUN = ["--model", "demo", "--dataset", "demo:", "--estimators", "topreward,log_odds,debiased,gvl"]
 """What scripts/eval_voc.py does without arguments."""
-
-
-@dataclass(frozen=True)
-class ModelOptions:
-    """Which checkpoint, and how it is loaded."""
-
-    model: str = "qwen3-vl"
-    """An alias (qwen3-vl, qwen3-vl-2b, -4b, -32b, -30b-a3b), a hub id, or a folder."""
-    revision: str | None = None
-    """Branch, tag or commit on the hub."""
-    device: str | None = None
-    """cpu, cuda, cuda:N or auto; by default a GPU where there is one."""
-    dtype: str | None = None
-    """float32, bfloat16, float16 or auto; by default the checkpoint's on a GPU, float32 on a CPU."""
-    quantization: Literal["none", "int8", "nf4"] = "none"
-    """Load the weights in 8 or 4 bits through bitsandbytes."""
-    attn_implementation: str | None = None
-    """What transformers calls it: sdpa, eager, flash_attention_2 …"""
-    adapter: str | None = None
-    """A LoRA adapter's folder or id."""
-
-    def load(self) -> TOPReward:
-        from topreward.estimators.topreward import TOPReward
-
-        options = dataclasses.asdict(self)
-        with err.status(f"loading {self.model}"):
-            return TOPReward.from_pretrained(options.pop("model"), **options)
-
-
-@dataclass(frozen=True)
-class ProtocolOptions:
-    """How the video is shown and scored; unset options are the protocol's own."""
-
-    protocol: str = "paper"
-    """paper, dense, or a yaml file of your own."""
-    num_prefixes: int | None = None
-    """Prefixes per video; 0 = every frame (paper) or every temporal patch (dense)."""
-    sampling_fps: float | None = None
-    """Sampled frames per second."""
-    frame_pixels: int | None = None
-    """dense: most pixels of a frame as the model sees it."""
-    chat_template: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Ask inside the chat template."""
-    description: Literal["none", "per_prefix", "once"] | None = None
-    """Have the model describe the video first."""
-    wording: str | None = None
-    """The prompt's wording: a name in configs/wordings, or a yaml file of your own."""
-
-    def load(self) -> Protocol:
-        chosen = {k: v for k, v in dataclasses.asdict(self).items() if v not in (None, False)}
-        return load_protocol(chosen.pop("protocol"), **chosen)
 
 
 @dataclass(frozen=True)
@@ -186,6 +134,44 @@ class EvalOptions:
         return ModelSetup(plan.bases, protocol.load(), load_gvl_protocol(gvl), options)
 
 
+@dataclass(frozen=True)
+class SuiteOptions:
+    """A paper's row: the VOC of a suite of datasets (configs/datasets), beside the figure that was reported."""
+
+    suite: tyro.conf.Positional[str]
+    """oxe, manirewardbench, or a yaml file of your own."""
+    only: tuple[str, ...] = ()
+    """Only these datasets of it, by name."""
+    estimators: str = "topreward,gvl"
+    """Of topreward, log_odds, debiased and gvl, with commas between."""
+    controls: bool = True
+    """Score the frozen and the reversed video and another episode's instruction too."""
+    model: tyro.conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
+    protocol: tyro.conf.OmitArgPrefixes[ProtocolOptions] = field(
+        default_factory=lambda: ProtocolOptions(protocol="auto")
+    )
+    gvl_protocol: str = "auto"
+    """gvl, gvl-paper, or a yaml file of your own; auto: gvl, or gvl-demo for the demo checkpoint."""
+    num_workers: int = 1
+    """Processes, each with a model of its own; they take the GPUs in turn."""
+    output: Path = Path("results/suite")
+    """A folder; each dataset gets one in it, and a run goes on where it stopped."""
+    fail_fast: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Stop at the first dataset or episode that fails."""
+    debug: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Show tracebacks."""
+
+    def of(self, dataset: SuiteDataset, asked: Mapping[str, Any]) -> EvalOptions:
+        """The evaluation of one dataset."""
+        shared = ("estimators", "controls", "model", "protocol", "gvl_protocol", "num_workers", "fail_fast")
+        return EvalOptions(
+            dataset=dataset.uri,
+            **{name: getattr(self, name) for name in shared},
+            **dict(asked),
+            output=self.output / dataset.name,
+        )
+
+
 def score(options: ScoreOptions) -> int:
     """Score one video; print its curve."""
     from topreward.report.terminal import show_curve
@@ -210,8 +196,22 @@ def score(options: ScoreOptions) -> int:
 
 def evaluate(options: EvalOptions) -> int:
     """Score many episodes and their controls; print tables. Status 1 where an episode failed."""
-    from topreward import evaluation
     from topreward.report.tables import show_results
+
+    run, summaries, skipped = _measure(options)
+    show_results(out, run, summaries)
+    if skipped:
+        out.print(f"{skipped} episodes without an instruction were left out")
+    for path in (options.output, options.json):
+        if path:
+            out.print(f"written to {path}", markup=False)
+    return 1 if run.failed else 0
+
+
+def _measure(options: EvalOptions, share: Any = None) -> tuple[Run, list[Summary], int]:
+    """The run, its summaries, and how many episodes had no instruction. `share`: what makes one loader serve many
+    runs."""
+    from topreward import evaluation
 
     plan = evaluation.Plan(evaluation.parse_estimators(options.estimators), options.controls, options.seed)
     setup = options.setup(plan)
@@ -234,7 +234,7 @@ def evaluate(options: EvalOptions) -> int:
                     progress.update(task, description="scoring", total=len(run.planned))
 
                 run = evaluation.evaluate(
-                    setup,
+                    share(setup) if share else setup,
                     inputs,
                     plan,
                     folder,
@@ -247,13 +247,37 @@ def evaluate(options: EvalOptions) -> int:
         finally:  # what was computed is kept, also when the run is interrupted
             if runs and runs[0].done:
                 _write_results(options, folder, runs[0], summaries())
-        show_results(out, run, summaries())
-    if skipped:
-        out.print(f"{len(skipped)} episodes without an instruction were left out")
-    for path in (options.output, options.json):
-        if path:
-            out.print(f"written to {path}", markup=False)
-    return 1 if run.failed else 0
+    return run, summaries(), len(skipped)
+
+
+def suite(options: SuiteOptions) -> int:
+    """Evaluate a suite's datasets, each into a folder of its own; print a row each beside the paper's figure."""
+    from topreward.evaluation.suite import LoadOnce, load_suite, run_suite
+    from topreward.report.tables import show_suite
+
+    chosen = load_suite(options.suite)
+    unknown = set(options.only) - {d.name for d in chosen.datasets}
+    if unknown:
+        raise DatasetError(f"suite {chosen.suite} has no dataset '{sorted(unknown)[0]}'")
+    if options.only:
+        chosen = chosen.model_copy(update={"datasets": tuple(d for d in chosen.datasets if d.name in options.only)})
+    kept: list[LoadOnce] = []
+
+    def share(setup: ModelSetup) -> LoadOnce:
+        kept.append(LoadOnce(setup)) if not kept else None
+        return kept[0]
+
+    def one(dataset: SuiteDataset, asked: Mapping[str, Any]) -> list[Summary]:
+        err.print(f"{dataset.name}", highlight=False)
+        run, summaries, _ = _measure(options.of(dataset, asked), share)
+        if run.failed == len(run.planned):
+            raise DatasetError(f"all {run.failed} episodes failed; the first: {run.episodes[0].error}")
+        return summaries
+
+    rows = list(run_suite(chosen, one, fail_fast=options.fail_fast))
+    show_suite(out, chosen, rows)
+    out.print(f"written to {options.output}", markup=False)
+    return 1 if any(row.error for row in rows) else 0
 
 
 def _write_results(options: EvalOptions, folder: Folder, run: Run, summaries: list[Summary]) -> None:
@@ -291,9 +315,10 @@ def run(command: Callable[[Any], int], options: Any) -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The `topreward` command."""
-    commands: dict[str, Callable[..., Any]] = {"score": ScoreOptions, "eval": EvalOptions}
+    commands: dict[str, Callable[..., Any]] = {"score": ScoreOptions, "eval": EvalOptions, "suite": SuiteOptions}
+    functions: dict[type, Callable[[Any], int]] = {ScoreOptions: score, EvalOptions: evaluate, SuiteOptions: suite}
     options = tyro.extras.subcommand_cli_from_dict(commands, prog="topreward", args=arguments)
-    run(score if isinstance(options, ScoreOptions) else evaluate, options)
+    run(functions[type(options)], options)
 
 
 def score_main() -> NoReturn:

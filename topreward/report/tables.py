@@ -17,8 +17,9 @@ from topreward.evaluation.plan import FROZEN, OTHER, REAL, REVERSED, TIME_INDEX
 from topreward.evaluation.rows import EpisodeRows, Row
 from topreward.evaluation.run import Run
 from topreward.evaluation.success import LAST_SCORE, SCORES
+from topreward.evaluation.suite import Suite, SuiteRow
 from topreward.evaluation.summary import Evidence, Summary
-from topreward.metrics import Interval
+from topreward.metrics import Interval, bootstrap_mean
 
 MOST_EPISODES = 30
 """Lines of the episode table; all of them are in episodes.parquet."""
@@ -217,3 +218,41 @@ def _order(row: Row) -> str:
     if row.error is not None or row.failure is not None:
         return "failed"
     return "flat" if math.isnan(row.voc) else f"{row.voc:.2f}"
+
+
+def show_suite(console: Console, suite: Suite, rows: Sequence[SuiteRow]) -> None:
+    """A row per dataset and estimator, the reported figure beside it; then the mean over datasets."""
+    table = _table(f"{suite.suite}: mean VOC, 95 % interval")
+    table.add_column("dataset", overflow="fold")
+    table.add_column("estimator")
+    for name in ("n", "VOC", "frozen", "reported", "reported frozen"):
+        table.add_column(name, justify="right")
+    means: dict[str, list[float]] = {}
+    for row in rows:
+        for summary in row.summaries:
+            if summary.estimator == TIME_INDEX:
+                continue
+            real, frozen = summary.trends[REAL], summary.trends.get(FROZEN)
+            means.setdefault(summary.estimator, []).append(real.voc.mean)
+            told = (row.dataset.reported, row.dataset.reported_frozen)
+            table.add_row(
+                escape(row.dataset.name),
+                summary.estimator + MARKS.get(summary.evidence, ""),
+                str(real.episodes),
+                _suite_cell(real.voc),
+                "" if frozen is None else _suite_cell(frozen.voc),
+                *(f"{t[summary.estimator]:.3f}" if summary.estimator in t else "" for t in told),
+            )
+    console.print(table)
+    for estimator, values in means.items():
+        mean = bootstrap_mean(values)
+        figures = ", ".join(f"{model} {f[estimator]:.3f}" for model, f in suite.reported.items() if estimator in f)
+        reported = f"   reported: {figures}" if figures else ""
+        console.print(f"{estimator}: mean over datasets {mean}{reported}", markup=False, highlight=False)
+    for row in rows:
+        if row.error:
+            console.print(f"{row.dataset.name}: {row.error}", style="red", markup=False, highlight=False)
+
+
+def _suite_cell(interval: Interval) -> str:
+    return "undef." if not interval.count else f"{interval.mean:.3f} [{interval.low:.2f}, {interval.high:.2f}]"
