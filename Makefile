@@ -37,7 +37,7 @@ $(OLD_VENV)/.installed: $(VENV)/.installed
 	touch $@
 
 demo: install
-	OMP_NUM_THREADS=2 $(BIN)/python scripts/eval_voc.py
+	$(BIN)/python scripts/eval_voc.py
 
 test: install $(OLD_VENV)/.installed
 	$(BIN)/python $(PYTEST) tests

@@ -189,3 +189,19 @@ def test_suites_hold_what_open_dataset_takes(name: str) -> None:
         options = {**suite["options"], **entry.get("options", {})}
         assert set(options) <= {*SCHEMES[scheme], "episodes", "subset", "seed"}
         assert parse_episodes(options.get("episodes", ":"), entry.get("total_episodes", 1000))
+
+
+def test_demo_videos_are_real_files(tmp_path: Path) -> None:
+    uri = f"demo:?count=2&seed=3&videos={tmp_path / 'films'}"
+    drawn, filmed = open_dataset("demo:?count=2&seed=3"), open_dataset(uri)
+    assert not (tmp_path / "films").exists(), "nothing is written before an episode is opened"
+    for a, b in zip(drawn, filmed, strict=True):
+        clip = b.clip()
+        assert clip.source == str(tmp_path / "films" / f"{b.id}.mp4")
+        assert (clip.num_frames, clip.fps) == (a.clip().num_frames, a.clip().fps)
+        assert b.progress is not None
+        assert np.abs(clip.frames([5]).astype(int) - a.clip().frames([5])).mean() < 4
+        assert (a.success, a.instruction) == (b.success, b.instruction)
+    written = (tmp_path / "films" / f"{filmed[0].id}.mp4").stat().st_mtime_ns
+    open_dataset(uri)[0].clip()
+    assert (tmp_path / "films" / f"{filmed[0].id}.mp4").stat().st_mtime_ns == written, "written once"

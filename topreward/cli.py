@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 
 out = Console()
 
-DEMO_RUN = ["--model", "demo", "--dataset", "demo:", "--estimators", "topreward,log_odds,debiased,gvl"]
+DEMO_RUN = [
+    *("--model", "demo", "--dataset", "demo:?videos=results/demo/videos"),
+    *("--estimators", "topreward,log_odds,debiased,gvl", "--json", "results/demo/results.json"),
+]
 """What scripts/eval_voc.py does without arguments."""
 
 
@@ -331,5 +334,6 @@ def eval_main() -> NoReturn:
     arguments = sys.argv[1:]
     if not arguments:
         arguments = DEMO_RUN
-        out.print(f"no arguments: a demonstration, as with {' '.join(DEMO_RUN)}", highlight=False)
+        out.print("A demonstration: a tiny model trained on its own drawn world. It is no evidence about the method.")
+        out.print(f"(the same as: --{' '.join(DEMO_RUN)[2:]})", highlight=False, markup=False)
     run(evaluate, tyro.cli(EvalOptions, description=evaluate.__doc__, args=arguments))

@@ -6,13 +6,15 @@ imported when it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
 from topreward.errors import ConfigError, DatasetError, nearest
-from topreward.types import Episode
+from topreward.types import Clip, Episode
 
 DEFAULT_COUNT = 20
 _NUMBERS = ("count", "seed", "size")
@@ -42,14 +44,19 @@ class DemoSource:
 def open_demo(location: str) -> DemoSource:
     """`location`: nothing, or `?count=<episodes>&seed=<world seed>`; 20 episodes of seed 0 where it is silent.
 
-    Also `size` (px, a side), and `kinds` and `tasks`, separated by commas; see `topreward.demo.episodes`.
+    Also `size` (px, a side), and `kinds` and `tasks`, separated by commas; see `topreward.demo.episodes`. With
+    `videos=<folder>` the episodes come from mp4 files there, which are written when they are first opened.
     """
     name, _, query = location.partition("?")
     if name:
         raise DatasetError(f"demo:{location}: want demo: or demo:?count=50&seed=3")
     options: dict[str, Any] = {"count": DEFAULT_COUNT}
+    videos = None
     for key, text in parse_qsl(query, keep_blank_values=True):
-        options[key] = _value(key, text, f"demo:{location}")
+        if key == "videos":
+            videos = text
+        else:
+            options[key] = _value(key, text, f"demo:{location}")
     if not options["count"]:
         raise DatasetError(f"demo:{location}: count is 0, want at least one episode")
     # Here, because the world and its painter are of no use to anyone who reads a dataset from disk.
@@ -61,14 +68,27 @@ def open_demo(location: str) -> DemoSource:
         raise DatasetError(f"demo:{location}: {error}") from error
     uri = f"demo:{location}"
     told = [replace(episode, extra={"dataset_uri": uri, **episode.extra}) for episode in episodes]
+    if videos is not None:
+        told = [replace(e, load=partial(_from_file, e.load, Path(videos) / f"{e.id}.mp4")) for e in told]
     return DemoSource(uri, told, (CAMERA,))
+
+
+def _from_file(draw: Callable[[], Clip], path: Path) -> Clip:
+    """The clip as it comes back from its video file."""
+    from topreward.demo.mp4 import write_video
+    from topreward.video import read_video
+
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(draw(), path)
+    return read_video(path)
 
 
 def _value(key: str, text: str, where: str) -> int | list[str]:
     if key in _LISTS:
         return [part.strip() for part in text.split(",")]
     if key not in _NUMBERS:
-        known = _NUMBERS + _LISTS
+        known = (*_NUMBERS, *_LISTS, "videos")
         raise DatasetError(f"{where}: unknown {key!r}{nearest(key, known)}, want one of {', '.join(known)}")
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
         raise DatasetError(f"{where}: {key} is {text!r}, want a whole number")
