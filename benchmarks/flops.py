@@ -76,6 +76,6 @@ def matrix_rate(device: str, dtype: torch.dtype) -> float:
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     for _ in range(3):
         a @ b
-    repeats = 10 if device != "cpu" else 1
+    repeats = 10
     seconds = statistics.median(timed(lambda: [a @ b for _ in range(repeats)]) / repeats for _ in range(7))
     return 2.0 * side**3 / seconds

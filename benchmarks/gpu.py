@@ -238,7 +238,7 @@ def main() -> None:
     run = Run(
         chosen.device,
         flops.matrix_rate(chosen.device, dtype),
-        1 if chosen.quick else chosen.repeats,
+        min(3, chosen.repeats) if chosen.quick else chosen.repeats,
         chosen.budget,
         chosen.quick,
     )
