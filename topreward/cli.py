@@ -335,5 +335,5 @@ def eval_main() -> NoReturn:
     if not arguments:
         arguments = DEMO_RUN
         out.print("A demonstration: a tiny model trained on its own drawn world. It is no evidence about the method.")
-        out.print(f"(the same as: --{' '.join(DEMO_RUN)[2:]})", highlight=False, markup=False)
+        out.print(f"(the same as: {' '.join(DEMO_RUN)})", highlight=False, markup=False)
     run(evaluate, tyro.cli(EvalOptions, description=evaluate.__doc__, args=arguments))

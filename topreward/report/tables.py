@@ -66,7 +66,7 @@ def episode_table(episodes: Sequence[EpisodeRows], estimators: Sequence[str]) ->
     for episode in episodes[:MOST_EPISODES]:
         found = {(row.estimator, row.control): row for row in episode.rows}
         prefixes = next((row.prefixes for row in episode.rows if row.prefixes), "")
-        cells = [_pair(found.get((e, REAL)), found.get((e, FROZEN))) for e in estimators]
+        cells = [_pair(found.get((e, REAL)), found.get((e, FROZEN)) if e != "debiased" else None) for e in estimators]
         table.add_row(escape(episode.id), escape(episode.instruction), str(prefixes), *cells)
     return table
 
@@ -96,7 +96,7 @@ def trend_table(summaries: Sequence[Summary]) -> Table:
     for s in summaries:
         real = s.trends[REAL]
         cells = [number(real.voc_median), str(real.voc.undefined), number(real.kendall_tau.mean), escape(s.unit or "")]
-        cells += [f"{s.trends[c].slope.mean:+.3g}" if c in s.trends and s.trends[c].slope.count else "" for c in slopes]
+        cells += [f"{s.trends[c].slope.mean:+.2f}" if c in s.trends and s.trends[c].slope.count else "" for c in slopes]
         table.add_row(escape(s.estimator), *cells)
     return table
 
@@ -146,20 +146,20 @@ def success_table(summaries: Sequence[Summary]) -> Table:
 
 
 def truth_table(summaries: Sequence[Summary]) -> Table:
-    """A line per estimator: against true progress."""
+    """A line per estimator: mean absolute error, Pearson's r and Spearman's rho over all prefixes' last frames."""
     known = [s for s in summaries if s.truth]
     first = known[0].truth
     assert first is not None
-    table = _table(f"against true progress, {first.episodes} episodes")
+    table = _table(f"against true progress, {first.episodes} episodes: mean abs. error, correlations over all frames")
     table.add_column("estimator", no_wrap=True)
-    for name in ("abs. error", "of min-max", "Pearson", "of min-max", "Spearman", "frames", "undef."):
+    for name in ("error", "min-max", "r", "min-max r", "rho", "frames"):
         table.add_column(name, justify="right", no_wrap=True)
     for s in known:
         found = s.truth
         assert found is not None
         cells = [interval(found.mae) if found.mae.count else "", interval(found.mae_minmax)]
         cells += [number(found.pearson), number(found.pearson_minmax), number(found.spearman)]
-        cells += [str(found.frames), str(found.undefined)]
+        cells += [str(found.frames) + (f" + {found.undefined} undef." if found.undefined else "")]
         table.add_row(escape(s.estimator), *cells)
     return table
 
