@@ -97,6 +97,11 @@ def gpu(name: str) -> str:
         lines += ["", f"Largest difference to the slow twin (median over {exact['clips']} clips): "
                   f"{exact['ours_to_slow_twin_median']:.0e} nats; of the slow twin's two kernels to each other: "
                   f"{exact['slow_twin_eager_to_sdpa_median']:.0e}."]  # fmt: skip
+    for small in report.get("quantized", []):
+        before, after = (small["weight_bytes"][when] / 2**20 for when in ("before", "after"))
+        faster = small["median"]["before"]["ours"] / small["median"]["after"]["ours"]
+        lines += ["", f"{small['kind']}: weights {before:.0f} → {after:.0f} MiB, {faster:.2f} × the speed, values move by "
+                  f"{small['largest_difference_median']:.2g} nats (largest of a clip, median over clips)."]  # fmt: skip
     if label := report.get("labelling"):
         lines += ["", f"From video file to parquet: {label['share_of_model_only']:.0%} of the model-only rate, "
                   f"{label['decoding_threads']} decoding threads."]  # fmt: skip

@@ -3,7 +3,7 @@
 In go a model, a Clip, instructions and a protocol; out come (D, I, 2) log-probabilities of the two answers, from
 the same prepared patches:
 
-    floor      one full-video forward: our trunk pass and one tail, the same kernels, one logit row
+    floor      one full-video forward: our trunk pass and one tail per instruction, the same kernels
     ours       trunk pass and one branch pass over all prefixes
     append     append-and-crop: one cache grown prefix by prefix, cropped after each answer
     alone      a pass of its own for each prefix, vision included, with our kernels
