@@ -100,14 +100,14 @@ def gpu(name: str) -> str:
     for small in report.get("quantized", []):
         before, after = (small["weight_bytes"][when] / 2**20 for when in ("before", "after"))
         faster = small["median"]["before"]["ours"] / small["median"]["after"]["ours"]
-        lines += ["", f"{small['kind']}: weights {before:.0f} → {after:.0f} MiB, {faster:.2f} × the speed, values move "
-                  f"by {small['largest_difference_median']:.2g} nats (largest of a clip, median over clips)."]  # fmt: skip
+        lines += ["", f"{small['kind']}: weights {before:.0f} → {after:.0f} MiB, {faster:.2f} × the speed, values "
+                  f"move by {small['largest_difference_median']:.2g} nats (largest of a clip, median over clips)."]  # fmt: skip
     if label := report.get("labelling"):
         lines += ["", f"From video file to parquet: {label['share_of_model_only']:.0%} of the model-only rate, "
                   f"{label['decoding_threads']} decoding thread(s)."]  # fmt: skip
-    made, machine = report["architecture"], report["machine"]
+    made, machine, what = report["architecture"], report["machine"], report["what"]
     where = report["gpu"]["name"] if report["gpu"] else f"{machine['cpu']}, {machine['threads']} thread(s)"
-    lines += ["", f"{report['what'][0].upper()}{report['what'][1:]}. {made['name']}, random weights, {made['dtype']}, {where}, torch "
+    lines += ["", f"{what[0].upper()}{what[1:]}. {made['name']}, random weights, {made['dtype']}, {where}, torch "
               f"{machine['torch']}, transformers {machine['transformers']}; a large matrix product ran at "
               f"{report['matrix_rate'] / 1e12:.3g} TFLOP/s."]  # fmt: skip
     return "\n".join(lines)
