@@ -53,9 +53,7 @@ class ScoreOptions:
     instruction: tyro.conf.Positional[str]
     """The task, as told to the robot."""
     model: tyro.conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
-    protocol: tyro.conf.OmitArgPrefixes[ProtocolOptions] = field(
-        default_factory=lambda: ProtocolOptions(protocol="dense")
-    )
+    protocol: tyro.conf.OmitArgPrefixes[ProtocolOptions] = field(default_factory=ProtocolOptions)
     backend: str = "auto"
     """Who decodes: auto (= pyav), pyav or decord."""
     fps: float | None = None
@@ -99,9 +97,7 @@ class EvalOptions:
     calibration_split: str | None = None
     """Fit success thresholds on the episodes of this split; by default on half of each class."""
     model: tyro.conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
-    protocol: tyro.conf.OmitArgPrefixes[ProtocolOptions] = field(
-        default_factory=lambda: ProtocolOptions(protocol="auto")
-    )
+    protocol: tyro.conf.OmitArgPrefixes[ProtocolOptions] = field(default_factory=ProtocolOptions)
     """auto: paper, or demo for the demo checkpoint."""
     gvl_protocol: str = "auto"
     """gvl, gvl-paper, or a yaml file of your own; auto: gvl, or gvl-demo for the demo checkpoint."""
@@ -127,14 +123,12 @@ class EvalOptions:
         from topreward.gvl_protocol import load_gvl_protocol
 
         demo = self.model.model == "demo"
-        protocol, gvl = self.protocol, self.gvl_protocol
-        if protocol.protocol == "auto":
-            protocol = dataclasses.replace(protocol, protocol="demo" if demo else "paper")
+        gvl = self.gvl_protocol
         if gvl == "auto":
             gvl = "gvl-demo" if demo else "gvl"
         options = dataclasses.asdict(self.model)
         options["name"] = options.pop("model")
-        return ModelSetup(plan.bases, protocol.load(), load_gvl_protocol(gvl), options)
+        return ModelSetup(plan.bases, self.protocol.load("demo" if demo else "paper"), load_gvl_protocol(gvl), options)
 
 
 @dataclass(frozen=True)
@@ -150,9 +144,7 @@ class SuiteOptions:
     controls: bool = True
     """Score the frozen and the reversed video and another episode's instruction too."""
     model: tyro.conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
-    protocol: tyro.conf.OmitArgPrefixes[ProtocolOptions] = field(
-        default_factory=lambda: ProtocolOptions(protocol="auto")
-    )
+    protocol: tyro.conf.OmitArgPrefixes[ProtocolOptions] = field(default_factory=ProtocolOptions)
     gvl_protocol: str = "auto"
     """gvl, gvl-paper, or a yaml file of your own; auto: gvl, or gvl-demo for the demo checkpoint."""
     num_workers: int = 1
@@ -180,7 +172,7 @@ def score(options: ScoreOptions) -> int:
     from topreward.report.terminal import show_curve
     from topreward.video import read_video
 
-    protocol = options.protocol.load()
+    protocol = options.protocol.load("demo" if options.model.model == "demo" else "dense")
     clip = read_video(options.video, backend=options.backend, fps=options.fps)
     estimator = options.model.load()
     with err.status(f"scoring {clip.num_frames} frames"):

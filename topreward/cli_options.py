@@ -48,8 +48,8 @@ class ModelOptions:
 class ProtocolOptions:
     """How the video is shown and scored; unset options are the protocol's own."""
 
-    protocol: str = "paper"
-    """paper, dense, or a yaml file of your own."""
+    protocol: str = "auto"
+    """paper, dense, or a yaml file of your own; auto: dense to score, paper to evaluate, demo for the demo model."""
     num_prefixes: int | None = None
     """Prefixes per video; 0 = every frame (paper) or every temporal patch (dense)."""
     sampling_fps: float | None = None
@@ -63,6 +63,8 @@ class ProtocolOptions:
     wording: str | None = None
     """The prompt's wording: a name in configs/wordings, or a yaml file of your own."""
 
-    def load(self) -> Protocol:
+    def load(self, auto: str) -> Protocol:
+        """The protocol; `auto` says which one is meant by that word."""
         chosen = {k: v for k, v in dataclasses.asdict(self).items() if v is not None and v is not False}
-        return load_protocol(chosen.pop("protocol"), **chosen)
+        name = chosen.pop("protocol")
+        return load_protocol(auto if name == "auto" else name, **chosen)

@@ -81,14 +81,19 @@ class TOPReward:
         )
         return cls(QwenVL(checkpoint, kernel=branch_kernel), memory_limit=memory_limit)
 
+    @property
+    def default_protocol(self) -> str:
+        """What `score` takes where nothing is said: the demo checkpoint has only ever seen its own."""
+        return "demo" if self.model.provenance.get("model") == "demo" else "dense"
+
     @overload  # a str is a sequence of str, but never meant as one
     def score(  # type: ignore[overload-overlap]
-        self, clip: Clip, instruction: str, *, protocol: ProtocolLike = ..., one_pass: bool = ...
+        self, clip: Clip, instruction: str, *, protocol: ProtocolLike | None = ..., one_pass: bool = ...
     ) -> Curve: ...
 
     @overload
     def score(
-        self, clip: Clip, instruction: Sequence[str], *, protocol: ProtocolLike = ..., one_pass: bool = ...
+        self, clip: Clip, instruction: Sequence[str], *, protocol: ProtocolLike | None = ..., one_pass: bool = ...
     ) -> list[Curve]: ...
 
     @torch.inference_mode()
@@ -97,16 +102,17 @@ class TOPReward:
         clip: Clip,
         instruction: str | Sequence[str],
         *,
-        protocol: ProtocolLike = "dense",
+        protocol: ProtocolLike | None = None,
         one_pass: bool = True,
     ) -> Curve | list[Curve]:
         """log p(True) of every prefix of a clip.
 
         `instruction`: one, or several that share the video's pass; then a list of Curves comes back. `protocol`:
-        a name (`dense`, `paper`), a yaml file or a Protocol. `one_pass=False`: the slow twin, a plain forward
+        a name (`dense`, `paper`), a yaml file or a Protocol; by default `dense`, for the demo checkpoint `demo`.
+        `one_pass=False`: the slow twin, a plain forward
         per prefix. Returns Curves in nats. Raises PromptError, VideoError, ConfigError, MemoryLimitError.
         """
-        protocol = load_protocol(protocol)
+        protocol = load_protocol(protocol or self.default_protocol)
         instructions = [instruction] if isinstance(instruction, str) else list(instruction)
         if not instructions:
             return []
@@ -124,7 +130,7 @@ class TOPReward:
         self,
         episodes: Iterable[Episode],
         *,
-        protocol: ProtocolLike = "dense",
+        protocol: ProtocolLike | None = None,
         batch_size: int = 1,
         one_pass: bool = True,
     ) -> Iterator[Curve]:
@@ -138,7 +144,7 @@ class TOPReward:
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}, want at least 1")
-        protocol = load_protocol(protocol)
+        protocol = load_protocol(protocol or self.default_protocol)
         if not one_pass:
             for episode in episodes:
                 curve = self.score(episode.clip(), episode.instruction, protocol=protocol, one_pass=False)
