@@ -101,7 +101,7 @@ def gpu(name: str) -> str:
         before, after = (small["weight_bytes"][when] / 2**20 for when in ("before", "after"))
         faster = small["median"]["before"]["ours"] / small["median"]["after"]["ours"]
         lines += ["", f"{small['kind']}: weights {before:.0f} → {after:.0f} MiB, {faster:.2f} × the speed, values "
-                  f"move by {small['largest_difference_median']:.2g} nats (largest of a clip, median over clips)."]  # fmt: skip
+                  f"move by {small['largest_difference_median']:.2g} nats (median over clips)."]  # fmt: skip
     if label := report.get("labelling"):
         lines += ["", f"From video file to parquet: {label['share_of_model_only']:.0%} of the model-only rate, "
                   f"{label['decoding_threads']} decoding thread(s)."]  # fmt: skip
