@@ -48,7 +48,8 @@ def plot_curves(
     chart.set_ylabel(_axis_label(units))
     chart.grid(alpha=0.25)
     chart.spines[["top", "right"]].set_visible(False)
-    chart.legend(frameon=False, fontsize=9)
+    # Below the axis: four long labels would cover the curves.
+    chart.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=2)
     return figure
 
 
