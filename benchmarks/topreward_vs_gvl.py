@@ -38,7 +38,8 @@ NAMES = {
 def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The evaluation's results, and what each episode cost."""
     from common import machine
-    from topreward.cli import EvalOptions, ModelOptions, ProtocolOptions
+    from topreward.cli import EvalOptions
+    from topreward.cli_options import ModelOptions, ProtocolOptions
 
     chosen = EvalOptions(
         dataset=options.dataset,
