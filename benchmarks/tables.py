@@ -51,8 +51,8 @@ def one_pass() -> str:
     floor = results["paper"]["median"]["floor"] if "paper" in results else 0.0
     lines += [
         "",
-        f"64 sampled frames at 256×256, a random Qwen3-VL of 193 M parameters in fp32, {machine['threads']} thread(s) of "
-        f"{machine['cpu']}, torch {machine['torch']}, transformers {machine['transformers']}; medians; the floor under "
+        f"64 sampled frames at 256×256, a random Qwen3-VL of 193 M parameters in fp32, {machine['threads']} thread(s) "
+        f"of {machine['cpu']}, torch {machine['torch']}, transformers {machine['transformers']}; medians; the floor under "
         f"`paper` took {floor:.2f} s.",
     ]
     return "\n".join(lines)
