@@ -52,8 +52,8 @@ def one_pass() -> str:
     lines += [
         "",
         f"64 sampled frames at 256×256, a random Qwen3-VL of 193 M parameters in fp32, {machine['threads']} thread(s) "
-        f"of {machine['cpu']}, torch {machine['torch']}, transformers {machine['transformers']}; medians; the floor under "
-        f"`paper` took {floor:.2f} s.",
+        f"of {machine['cpu']}, torch {machine['torch']}, transformers {machine['transformers']}; medians; the floor "
+        f"under `paper` took {floor:.2f} s.",
     ]
     return "\n".join(lines)
 
