@@ -1,7 +1,7 @@
 """Measure the demo checkpoint on episodes that it has not seen, and write the numbers with how they were made.
 
     python scripts/eval_demo_model.py                              # topreward/demo/measures.json
-    python scripts/eval_demo_model.py --episodes 60 --out /tmp/m.json --model /tmp/demo
+    python scripts/eval_demo_model.py --episodes 60 --out m.json --model some/folder
 
 A demonstration trained on its own world: no evidence about the method.
 """
@@ -21,7 +21,7 @@ from scipy.stats import rankdata
 
 from topreward import voc
 from topreward.config import load_protocol
-from topreward.demo.episodes import demo_episodes
+from topreward.demo.episodes import demo_episodes, rollout_of
 from topreward.demo.world import KINDS, TASKS
 from topreward.estimators.gvl import GVL
 from topreward.estimators.topreward import TOPReward
@@ -119,15 +119,24 @@ def _truth(curve: Curve, episode: Episode) -> Numbers:
 def wrong_instruction(model: TOPReward, successes: list[Episode]) -> dict[str, float]:
     """Each success asked about its own task and about each of the other five: whose final value is higher?
 
-    A thing that nobody works on may be found at any stage, also done: the other tasks are what they are.
+    A thing that nobody works on may be found at any stage, also done (cups that stand on each other from the
+    start): an instruction that is true already is not wrong, and is counted apart.
     """
-    below = []
+    below, true_already = [], []
     for episode in successes:
-        others = [task.instruction for name, task in TASKS.items() if name != episode.extra["task"]]
-        own, *rest = model.score(episode.clip(), [episode.instruction, *others], protocol=PROTOCOL)
-        below.append([other.values[-1] < own.values[-1] for other in rest])
-    share = np.array(below, dtype=np.float64)
-    return {"share_below": float(share.mean()), "pairs": int(share.size)}
+        others = [name for name in TASKS if name != episode.extra["task"]]
+        texts = [episode.instruction, *(TASKS[name].instruction for name in others)]
+        own, *rest = model.score(episode.clip(), texts, protocol=PROTOCOL)
+        truth = rollout_of(episode).progress
+        below += [other.values[-1] < own.values[-1] for other in rest]
+        true_already += [truth[name][-1] > 0.9 for name in others]
+    share, skip = np.array(below, dtype=np.float64), np.array(true_already)
+    return {
+        "share_below": float(share[~skip].mean()),
+        "pairs": int((~skip).sum()),
+        "true_already": int(skip.sum()),
+        "share_below_of_all": float(share.mean()),
+    }
 
 
 def measure_gvl(model: GVL, episodes: list[Episode]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Train the demo checkpoint from nothing and write it where the package looks for it.
 
     python scripts/train_demo_model.py                  # about half an hour on two cores
-    python scripts/train_demo_model.py --out /tmp/demo  # somewhere else
+    python scripts/train_demo_model.py --out some/folder  # somewhere else
 
 See topreward/demo/README.md for what it learns and how.
 """
@@ -23,7 +23,7 @@ def main(out: Path | None = None, log: Path | None = None, keep: Path | None = N
     Args:
         out: folder of the checkpoint; by default the package's own.
         log: file that the log goes to as well.
-        keep: folder for weights in between; the first lesson is taken from there where it has been held.
+        keep: folder for the weights after each lesson; what lies there is not trained again.
         workers: processes that draw the footage.
     """
     lines: list[str] = []

@@ -6,7 +6,7 @@ knows nothing of tokens and of training.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from queue import Queue
@@ -31,6 +31,9 @@ REACH = 0.5
 # Lifting, pouring and stacking start at nothing unless the arm works on them: they come more often, or they
 # would seldom be seen under way.
 TASK_WEIGHTS = {"lift_block": 1.5, "pour_jug": 1.5, "stack_cup": 1.5}
+# The two whose stage is hardest to see: a can a few pixels from its mark, a drawer that moves towards the camera.
+# Their films are drawn more often.
+HARD = {"push_can": 2.0, "close_drawer": 1.5}
 KIND_WEIGHTS = {"success": 2.4, "undoes_itself": 1.4, "other_task": 1.2}
 
 
@@ -95,6 +98,12 @@ def shoot(count: int, *, seed: int, workers: int = 1) -> list[Footage]:
         return [film(*job) for job in jobs]
     with get_context("spawn").Pool(workers) as pool:
         return pool.starmap(film, jobs, chunksize=64)
+
+
+def hardness(pool: Sequence[Footage]) -> NDArray[np.float64]:
+    """(len(pool),) how often each film is to be drawn, relative to the others."""
+    of_task = np.array([HARD.get(name, 1.0) for name in TASKS])
+    return of_task[[film.acted for film in pool]]
 
 
 def _pick(rng: np.random.Generator, names: list[str], weights: dict[str, float]) -> str:

@@ -6,7 +6,9 @@ In: a Plan. Out: a trained model, and a log of how it went. The two lessons live
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,17 +27,17 @@ class Plan:
 
     seed: int = 1
     episodes: int = 6000
-    seeing_steps: int = 1000
+    seeing_steps: int = 2000
     seeing_blocks: int = 128
     seeing_rate: float = 1.5e-3
-    course: Course = field(default_factory=lambda: Course(steps=1800, lessons=10, gvl_lessons=4, rate=1.5e-3, seed=1))
+    course: Course = field(default_factory=Course)
 
 
 def train(plan: Plan, *, log: Log, workers: int = 2, keep: Path | None = None) -> QwenVL:
     """Train a demo model as `plan` says.
 
-    `keep`: a folder for the weights after the first lesson; where they lie there already, that lesson is not
-    held again. It must have been made with the same plan.
+    `keep`: a folder for the weights after each lesson; a lesson whose weights lie there already is not held
+    again. They must have been made with the same plan.
     """
     start = time.perf_counter()
 
@@ -48,22 +50,19 @@ def train(plan: Plan, *, log: Log, workers: int = 2, keep: Path | None = None) -
     torch.set_num_threads(1)
     model = make_model(make_tokenizer(demo_texts()), plan.seed)
     timed(f"model     {sum(p.numel() for p in model.model.parameters())} parameters")
-    seen = keep / "seeing.pt" if keep else None
-    if seen and seen.is_file():
-        model.model.load_state_dict(torch.load(seen, weights_only=True))
-        timed(f"seeing    taken from {seen.name}")
-    else:
-        teach_seeing(
-            model,
-            pool,
-            steps=plan.seeing_steps,
-            blocks=plan.seeing_blocks,
-            rate=plan.seeing_rate,
-            seed=plan.seed,
-            log=timed,
-        )
-        if seen:
-            seen.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(model.model.state_dict(), seen)
-    teach_answering(model, Teacher(model), pool, plan.course, timed, keep=keep)
+    look = partial(teach_seeing, model, pool, steps=plan.seeing_steps, blocks=plan.seeing_blocks)
+    lessons: dict[str, Callable[[], None]] = {
+        "seeing": partial(look, rate=plan.seeing_rate, seed=plan.seed, log=timed),
+        "answering": partial(teach_answering, model, Teacher(model), pool, plan.course, timed),
+    }
+    for name, hold in lessons.items():
+        kept = keep / f"{name}.pt" if keep else None
+        if kept and kept.is_file():
+            model.model.load_state_dict(torch.load(kept, weights_only=True))
+            timed(f"{name} taken from {kept.name}")
+            continue
+        hold()
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(model.model.state_dict(), kept)
     return model

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, linear, mse_loss
 
-from topreward.demo.footage import Footage, ahead
+from topreward.demo.footage import Footage, ahead, hardness
 from topreward.demo.world import TASKS
 from topreward.qwen import pixels
 from topreward.qwen.model import QwenVL
@@ -104,6 +104,7 @@ class Blocks:
         place = np.concatenate([np.arange(len(f.frames)) for f in pool])
         done = np.concatenate([f.progress[:, f.acted] for f in pool])
         weight = np.where(done > 0.02, 1.0, 0.4)  # frames where something has been done tell more
+        weight *= hardness(pool)[owner]
         self._cumulative = np.cumsum(weight / weight.sum())
         self._owner, self._place = owner, place
 
@@ -144,7 +145,7 @@ def as_pixels(frames: NDArray[np.uint8], rng: np.random.Generator, groups: NDArr
 
 def teach_seeing(
     model: QwenVL, pool: Sequence[Footage], *, steps: int, blocks: int, rate: float, seed: int, log: Log
-) -> Readout:
+) -> None:
     """Train the vision tower by regression of the table's state from its output tokens."""
     torch.manual_seed(seed)
     readout = Readout(model.visual.config.out_hidden_size)
@@ -165,7 +166,6 @@ def teach_seeing(
                 mean = np.mean(seen, axis=0)
                 log(f"seeing {step + 1:5d}  loss {mean[0]:.4f}  progress error {mean[1]:.4f}")
                 seen.clear()
-    return readout
 
 
 @dataclass(frozen=True, eq=False)

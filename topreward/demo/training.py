@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from topreward.demo.footage import Footage, ahead
+from topreward.demo.footage import Footage, ahead, hardness
 from topreward.demo.lessons import Lesson, Teacher
 from topreward.demo.seeing import Log, as_pixels, equal_blocks
 from topreward.qwen import pixels
@@ -114,10 +112,10 @@ def answers(model: QwenVL, batch: Batch, *, eyes_shut: bool = False) -> Tensor:
     return logits
 
 
-def answering_loss(
-    model: QwenVL, batch: Batch, true: int, false: int, *, eyes_shut: bool = False
-) -> tuple[Tensor, dict[str, float]]:
-    """Cross-entropy with the right answers, and how far off they are."""
+def answering_loss(model: QwenVL, batch: Batch, *, eyes_shut: bool = False) -> tuple[Tensor, dict[str, float]]:
+    """Cross-entropy with the right answers, and how far off they are: `digits` is the share of right ones in GVL."""
+    true, false = model.answer_id(" True"), model.answer_id(" False")
+    digits = torch.tensor([model.answer_id(digit) for digit in "0123456789"])
     with torch.autocast("cpu", torch.bfloat16):
         logits = answers(model, batch, eyes_shut=eyes_shut)
     log_probs = logits.float().log_softmax(-1)
@@ -129,8 +127,9 @@ def answering_loss(
         measures["error"] = float((log_probs[soft, true].exp() - p).abs().mean().detach())
     if not soft.all():
         right = batch.answer[~soft]
+        digit = torch.isin(right, digits)  # the other tokens are the same in all answers
         losses.append(-log_probs[~soft].gather(1, right[:, None]).mean())
-        measures["tokens"] = float((log_probs[~soft].argmax(-1) == right).float().mean())
+        measures["digits"] = float((log_probs[~soft].argmax(-1) == right)[digit].float().mean())
     loss = torch.stack(losses).sum()
     return loss, {"loss": float(loss.detach()), **measures}
 
@@ -139,13 +138,13 @@ def answering_loss(
 class Course:
     """How long and how fast."""
 
-    steps: int
-    lessons: int
+    steps: int = 1700
+    lessons: int = 10
     """Progress lessons a step."""
-    gvl_lessons: int
+    gvl_lessons: int = 4
     """GVL lessons a step."""
-    rate: float
-    seed: int
+    rate: float = 1.5e-3
+    seed: int = 1
     vision_rate: float = 0.15
     """The vision tower's share of the rate: it has learned already."""
     shut_for: int = 900
@@ -157,8 +156,9 @@ class Course:
 def draw_lessons(teacher: Teacher, pool: Sequence[Footage], course: Course) -> Iterator[Batch]:
     """Batches of lessons on films drawn by lot."""
     rng = np.random.default_rng([course.seed, 2])
+    shares = np.cumsum(hardness(pool) / hardness(pool).sum())[:-1]
     for _ in range(course.steps):
-        films: NDArray[np.int64] = rng.integers(len(pool), size=course.lessons + course.gvl_lessons)
+        films = np.searchsorted(shares, rng.random(course.lessons + course.gvl_lessons))
         lessons = [teacher.progress_lesson(pool[film], rng) for film in films[: course.lessons]]
         lessons += [teacher.gvl_lesson(pool[film], rng) for film in films[course.lessons :]]
         groups = np.concatenate([np.full(len(lesson.blocks), i) for i, lesson in enumerate(lessons)])
@@ -166,11 +166,8 @@ def draw_lessons(teacher: Teacher, pool: Sequence[Footage], course: Course) -> I
         yield pack(lessons, shown)
 
 
-def teach_answering(
-    model: QwenVL, teacher: Teacher, pool: Sequence[Footage], course: Course, log: Log, *, keep: Path | None = None
-) -> None:
-    """Train the whole model; leaves it with the average of the last weights. `keep`: a folder for looks in between."""
-    true, false = model.answer_id(" True"), model.answer_id(" False")
+def teach_answering(model: QwenVL, teacher: Teacher, pool: Sequence[Footage], course: Course, log: Log) -> None:
+    """Train the whole model; leaves it with the average of the last weights."""
     core: Any = model.model
     own = [p for name, p in core.named_parameters() if "visual" not in name]
     groups = [
@@ -185,7 +182,7 @@ def teach_answering(
     seen: list[dict[str, float]] = []
     with equal_blocks(model):
         for step, batch in enumerate(ahead(draw_lessons(teacher, pool, course))):
-            loss, measures = answering_loss(model, batch, true, false, eyes_shut=step < course.shut_for)
+            loss, measures = answering_loss(model, batch, eyes_shut=step < course.shut_for)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(core.parameters(), 1.0)
@@ -199,8 +196,6 @@ def teach_answering(
                 means = {key: float(np.mean([m[key] for m in seen if key in m])) for key in seen[-1]}
                 log(f"answering {step + 1:5d}  " + "  ".join(f"{k} {v:.4f}" for k, v in means.items()))
                 seen.clear()
-            if keep and (step + 1) % 250 == 0:
-                torch.save(averaged, keep / f"answering-{step + 1}.pt")
     core.load_state_dict(averaged, strict=False)  # the head is tied to the embeddings: it has no name of its own
 
 
