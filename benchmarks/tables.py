@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from topreward_vs_gvl import table as estimators_table
+
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
@@ -113,9 +115,14 @@ def gpu(name: str) -> str:
     return "\n".join(lines)
 
 
+def topreward_vs_gvl() -> str:
+    return estimators_table(load("topreward_vs_gvl"))
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "one_pass": one_pass,
     "flat_memory": flat_memory,
+    "topreward_vs_gvl": topreward_vs_gvl,
     "gpu": partial(gpu, "gpu"),
     "gpu_script_on_cpu": partial(gpu, "gpu_script_on_cpu"),
 }
