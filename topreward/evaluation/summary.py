@@ -133,8 +133,9 @@ def trend(rows: Sequence[Row]) -> Trend:
 def judge(estimator: str, trends: dict[str, Trend]) -> tuple[Evidence, str]:
     """Whether the real VOC is evidence, and a sentence where it is not.
 
-    It is none where the interval of the frozen video's VOC reaches the real one's: a video in which nothing happens
-    then does as well. Frozen curves that are constant have no VOC; where all are, any rising real VOC stands out.
+    It must be defined for at least half of the episodes, above 0, and above the frozen video's: otherwise a video in
+    which nothing happens does as well. Both ways to count failed answers must pass. Frozen curves that are constant
+    have no VOC; they are what is hoped for, so that they count as told, and the others are compared.
     """
     real, frozen = trends.get(REAL), trends.get(FROZEN)
     if estimator == TIME_INDEX or real is None or frozen is None:
@@ -144,18 +145,36 @@ def judge(estimator: str, trends: dict[str, Trend]) -> tuple[Evidence, str]:
             "debiased: the frozen video is what was subtracted, so that it is flat here by construction; it is no "
             "control of this row."
         )
-    if np.isnan(real.voc.low):
-        return "undecided", f"{estimator}: too few defined VOCs for an interval, so nothing is shown."
-    if not frozen.voc.count and frozen.constant and frozen.constant + frozen.errors == frozen.episodes:
-        if real.voc.low > 0:
-            return "yes", ""
-        return "none", f"{estimator}: the frozen video's curves are flat, but the real VOC's interval reaches 0."
+    if 2 * real.voc.count < real.episodes or np.isnan(real.voc.low):
+        return "undecided", (
+            f"{estimator}: {real.voc.count} of {real.episodes} VOCs are defined, too few, so nothing is shown."
+        )
+    shown, counted = min(
+        (real.voc, ""), (real.voc_failures_as_zero, " with failed answers as 0"), key=lambda pair: pair[0].low
+    )
+    if shown.low <= 0:
+        return "none", (
+            f"{estimator}: the real VOC{counted}, {_short(shown)}, does not stand above 0: it is no evidence that the "
+            "model sees progress."
+        )
+    return _beside_frozen(estimator, shown, counted, frozen, real.episodes)
+
+
+def _beside_frozen(estimator: str, shown: Interval, counted: str, frozen: Trend, episodes: int) -> tuple[Evidence, str]:
+    """The verdict on a real VOC above 0. `counted`: how its failed answers were counted, in words."""
+    told = frozen.voc.count + frozen.constant
+    if 2 * told < episodes:
+        return "undecided", (
+            f"{estimator}: {told} of {episodes} frozen videos have a curve to set the real VOC beside, too few."
+        )
+    if not frozen.voc.count:
+        return "yes", ""
     if np.isnan(frozen.voc.high):
         return "undecided", f"{estimator}: too few frozen videos have a defined VOC to set the real one beside them."
-    if frozen.voc.high >= real.voc.low:
+    if frozen.voc.high >= shown.low:
         return "none", (
-            f"{estimator}: the frozen video's VOC, {_short(frozen.voc)}, reaches the real one's, {_short(real.voc)}: "
-            "this VOC is no evidence that the model sees progress."
+            f"{estimator}: the frozen video's VOC, {_short(frozen.voc)}, reaches the real one's{counted}, "
+            f"{_short(shown)}: this VOC is no evidence that the model sees progress."
         )
     return "yes", ""
 

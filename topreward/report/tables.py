@@ -18,7 +18,7 @@ from topreward.evaluation.rows import EpisodeRows, Row
 from topreward.evaluation.run import Run
 from topreward.evaluation.success import LAST_SCORE, SCORES
 from topreward.evaluation.suite import Suite, SuiteRow
-from topreward.evaluation.summary import Evidence, Summary
+from topreward.evaluation.summary import Evidence, Summary, Trend
 from topreward.metrics import Interval, bootstrap_mean
 
 MOST_EPISODES = 30
@@ -80,7 +80,8 @@ def voc_table(summaries: Sequence[Summary]) -> Table:
     for control in controls:
         table.add_column(HEADINGS[control], justify="right", no_wrap=True)
     for s in summaries:
-        cells = [interval(s.trends[c].voc) if c in s.trends else "" for c in controls]
+        every = s.trends[REAL].episodes
+        cells = [voc_cell(s.trends[c], every) if c in s.trends else "" for c in controls]
         style = "bold red" if s.evidence == "none" else None
         table.add_row(escape(s.estimator + MARKS.get(s.evidence, "")), *cells, style=style)
     return table
@@ -190,6 +191,15 @@ def interval(found: Interval) -> str:
     if not found.count or math.isnan(found.mean):
         return "undef."
     return f"{found.mean:.3f}" + ("" if math.isnan(found.low) else f"\n{found.low:.2f} … {found.high:.2f}")
+
+
+def voc_cell(found: Trend, episodes: int) -> str:
+    """The mean VOC with its interval, and of how many curves it is where that is not all of them."""
+    text = interval(found.voc)
+    if found.voc.count == episodes:
+        return text
+    flat = f", {found.constant} flat" if found.constant else ""
+    return f"{text}\nn = {found.voc.count} of {episodes}{flat}"
 
 
 def _line(found: Interval) -> str:
