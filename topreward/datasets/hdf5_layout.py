@@ -1,7 +1,7 @@
 """What stands where in a robomimic, LIBERO or RoboCasa file.
 
 In: a file, a demonstration's name. Out: camera shapes, instruction, control frequency, pixels. Each call opens
-the file and closes it. Follows no link and no storage that leads to another file. Knows nothing of episodes.
+the file and closes it. Follows no soft or external link, and no storage in another file. Knows nothing of episodes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def demo_names(file: Path) -> list[str]:
         data = _child(opened, "data", f"{file}")
         if not isinstance(data, h5py.Group):
             raise DatasetError(f"{file}: there is no group 'data', want the robomimic layout (data/demo_0/obs/…)")
-        names = [name for name in data if isinstance(data.get(name, getclass=True), type(h5py.Group))]
+        names = [name for name in data if _is_link(data, name) or data.get(name, getclass=True) is h5py.Group]
         return sorted(names, key=lambda name: [int(s) if s.isdigit() else s for s in re.split(r"([0-9]+)", name)])
 
 
@@ -158,13 +158,20 @@ def _opened(file: Path) -> Iterator[h5py.File]:
 
 
 def _child(parent: Any, name: str, where: str) -> Any:
-    """A member of a group, None where it is missing; refuses whatever would be read from another file."""
+    """A member of a group, None where it is missing; refuses links, and values that another file holds."""
     if not isinstance(parent, h5py.Group):
         return None
-    link = parent.get(name, getlink=True)
-    if isinstance(link, h5py.ExternalLink):
-        raise DatasetError(f"{where}: {name} is a link into another file ({link.filename})")
+    if _is_link(parent, name):
+        link = parent.get(name, getlink=True)
+        target = f"into another file ({link.filename})" if isinstance(link, h5py.ExternalLink) else f"to {link.path}"
+        raise DatasetError(f"{where}: {name} is a link {target}")
     child = parent.get(name)
     if isinstance(child, h5py.Dataset) and (child.external or child.is_virtual):
         raise DatasetError(f"{where}: {name} keeps its values in another file")
     return child
+
+
+def _is_link(parent: h5py.Group, name: str) -> bool:
+    """Whether a member is a name for something elsewhere; nothing is opened to find out."""
+    # A soft link counts: it may point at an external one, and would be followed without a word.
+    return isinstance(parent.get(name, getlink=True), h5py.SoftLink | h5py.ExternalLink)
