@@ -87,6 +87,16 @@ def test_cameras_flip_and_frame_rate(tmp_path: Path) -> None:
         open_dataset(uri, fps=0)
 
 
+def test_the_default_camera_is_one_for_all_demonstrations(tmp_path: Path) -> None:
+    path = write_demos(tmp_path / "drawer.hdf5")
+    with h5py.File(path, "a") as file:
+        del file["data/demo_1/obs/agentview_rgb"]
+        file["data/demo_2/obs/a_first_view"] = file["data/demo_2/obs/agentview_rgb"][:] // 2
+    with pytest.raises(DatasetError, match=r"data/demo_1: camera 'agentview_rgb' is not .* are eye_in_hand_rgb$"):
+        open_dataset(f"hdf5:{path}")
+    assert [one.camera for one in open_dataset(f"hdf5:{path}", episodes="0,2")] == ["agentview_rgb"] * 2
+
+
 def test_the_file_may_state_its_frame_rate(tmp_path: Path) -> None:
     def told(value: Any) -> str:
         env = json.dumps({"env_name": "Lift", "env_kwargs": {"control_freq": value}})
@@ -245,12 +255,29 @@ def test_nothing_is_read_from_another_file(tmp_path: Path) -> None:
     def linked(file: h5py.File) -> None:
         file[camera] = h5py.ExternalLink(str(secret), camera)
 
+    def soft(target: str) -> Any:
+        return lambda file: file.__setitem__(camera, h5py.SoftLink(target))
+
     with pytest.raises(DatasetError, match="agentview_rgb keeps its values in another file"):
         open_dataset(replaced(virtual))
     with pytest.raises(DatasetError, match="agentview_rgb keeps its values in another file"):
         open_dataset(replaced(external))
     with pytest.raises(DatasetError, match="agentview_rgb is a link into another file"):
         open_dataset(replaced(linked))
+    with h5py.File(path, "a") as file:
+        file["aside"] = h5py.ExternalLink(str(secret), camera)
+    with pytest.raises(DatasetError, match="agentview_rgb is a link to /aside"):
+        open_dataset(replaced(soft("/aside")))
+    with pytest.raises(DatasetError, match="agentview_rgb is a link to no/where"):
+        open_dataset(replaced(soft("no/where")))
+    for place in ("data", "data/demo_0", "data/demo_0/obs"):
+        with h5py.File(path, "a") as file:
+            del file[place]
+            file["elsewhere"] = h5py.ExternalLink(str(secret), place)
+            file[place] = h5py.SoftLink("/elsewhere")
+        with pytest.raises(DatasetError, match=f"{place.split('/')[-1]} is a link to /elsewhere"):
+            open_dataset(f"hdf5:{path}")
+        write_demos(path)
     (tmp_path / "d" / "e.hdf5").symlink_to(secret)
     with pytest.raises(DatasetError, match="outside the dataset's folder"):
         open_dataset(f"hdf5:{tmp_path / 'd'}")

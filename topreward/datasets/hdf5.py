@@ -49,7 +49,8 @@ class Hdf5Source:
     demos: Sequence[Demo]
     cameras: tuple[str, ...]
     """Those of the first demonstration."""
-    wanted: str | Sequence[str] | None
+    chosen: tuple[str, ...]
+    """The same for every demonstration: one that lacks a camera is an error, not shown from elsewhere."""
     fps: float | None
     flip_vertical: bool
     instruction: str | None
@@ -68,7 +69,7 @@ class Hdf5Source:
 
         def describe(group: h5py.Group) -> Episode:
             shapes = layout.image_shapes(group)
-            cameras = choose_cameras(self.wanted, list(shapes), where=demo.name)
+            cameras = choose_cameras(self.chosen, list(shapes), where=demo.name)
             lengths = [shapes[camera][0] for camera in cameras]
             if len(set(lengths)) != 1 or 0 in lengths:
                 counts = ", ".join(f"{camera} {length}" for camera, length in zip(cameras, lengths, strict=True))
@@ -157,13 +158,11 @@ def open_hdf5(
     if not demos:
         raise DatasetError(f"{location}: there are no demonstrations (groups data/demo_0, … in .hdf5 files)")
     cameras = tuple(layout.with_demo(demos[0].file, demos[0].group, layout.image_shapes))
-    # A wrong name is an error now, not at the first demonstration that is looked at.
-    choose_cameras(camera, cameras, where=f"hdf5:{location}")
     return Hdf5Source(
         uri=f"hdf5:{location}",
         demos=demos,
         cameras=cameras,
-        wanted=camera,
+        chosen=choose_cameras(camera, cameras, where=f"hdf5:{location}"),
         fps=fps,
         flip_vertical=flip_vertical,
         instruction=instruction,
