@@ -485,7 +485,7 @@ def _set(column: str, value: Any) -> Callable[[dict[str, list[Any]]], None]:
     return change
 
 
-START = f"videos/{TOP}/from_timestamp"
+START, END = f"videos/{TOP}/from_timestamp", f"videos/{TOP}/to_timestamp"
 V30_DEFECTS: list[tuple[Callable[[dict[str, list[Any]]], Any], str]] = [
     (_set("length", 0), r"episode 2 has length 0 and 9 rows"),
     (_set("length", -9), r"episode 2 has length -9"),
@@ -501,6 +501,10 @@ V30_DEFECTS: list[tuple[Callable[[dict[str, list[Any]]], Any], str]] = [
     (_set(START, float("inf")), "episode 2: .*from_timestamp is inf"),
     (_set(START, -1.0), "episode 2: .*from_timestamp is -1"),
     (_set(START, None), "episode 2: .*from_timestamp is None"),
+    (_set(START, 0.4), r"episode 2: videos/.*top lasts from 0.4000 s to 0.9000 s, but 9 frames at 10 fps last 0.9000"),
+    (_set(END, 1.05), r"episode 2: videos/.*top lasts from 0.0000 s to 1.0500 s"),
+    (_set(END, float("nan")), "episode 2: .*to_timestamp is nan"),
+    (lambda columns: columns.pop(END), r"the columns videos/.*to_timestamp are missing"),
     (
         lambda columns: columns.update(length=pa.array(list("abcd"))),
         "the column length is (large_)?string, want integers",
@@ -524,6 +528,39 @@ def test_defects_of_the_v30_listing(
     with pytest.raises(DatasetError, match=message) as caught:
         open_dataset(f"lerobot:{root}")
     assert "meta/episodes" in str(caught.value)
+
+
+def test_an_episode_that_starts_elsewhere_does_not_show_another_ones_frames(tmp_path: Path) -> None:
+    root = broken(tmp_path, "v30_av1")
+
+    def change(columns: dict[str, list[Any]]) -> None:
+        columns[START][1] = 0.0
+
+    edit_table(episodes_table(root), change)
+    with pytest.raises(DatasetError, match=r"episode 1: videos/.*top lasts from 0.0000 s to 1.9000 s, but 7 frames"):
+        open_dataset(f"lerobot:{root}")
+    assert len(open_dataset(f"lerobot:{root}", episodes="0,2,3")) == 3
+    assert len(open_dataset(f"lerobot:{root}", camera="wrist")) == 4
+
+
+def test_half_a_frame_more_or_less_is_no_contradiction(tmp_path: Path) -> None:
+    root = broken(tmp_path, "v30_av1")
+
+    def change(columns: dict[str, list[Any]]) -> None:
+        columns[END] = [value + 0.05 * (-1) ** row for row, value in enumerate(columns[END])]
+
+    edit_table(episodes_table(root), change)
+    assert identity(open_dataset(f"lerobot:{root}")[1].clip().frames([2])[0]) == (1, 2, 0)
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000 + "]" * 100_000, "9" * 5000], ids=["nested", "digits"])
+@pytest.mark.parametrize("file", ["meta/episodes.jsonl", "meta/tasks.jsonl"])
+def test_lines_that_no_parser_takes(tmp_path: Path, file: str, value: str) -> None:
+    root = broken(tmp_path, "v21_h264")
+    first, *others = (root / file).read_text().splitlines()
+    (root / file).write_text("\n".join([first, f'{{"length": {value}}}', *others]))
+    with pytest.raises(DatasetError, match=rf"{file}, line 2: not JSON"):
+        open_dataset(f"lerobot:{root}")
 
 
 def test_files_that_are_no_parquet(tmp_path: Path) -> None:

@@ -163,12 +163,7 @@ class _V3Table:
                 "file_index": number(f"videos/{key}/file_index"),
             }
             path = fill_template(self.info.video_path, {**fields, "video_key": key}, where=where)
-            start = self.columns[f"videos/{key}/from_timestamp"][row]
-            if start is None or not math.isfinite(start) or start < 0:
-                raise DatasetError(
-                    f"{where}: videos/{key}/from_timestamp is {start}, want a finite time in s, 0 or more"
-                )
-            videos[key] = VideoPart(file=path, from_seconds=float(start))
+            videos[key] = VideoPart(file=path, from_seconds=self._start(key, row, length, where))
         fields = {"chunk_index": number("data/chunk_index"), "file_index": number("data/file_index")}
         return EpisodeRecord(
             index=index,
@@ -179,6 +174,23 @@ class _V3Table:
             videos=videos,
         )
 
+    def _start(self, key: str, row: int, length: int, where: str) -> float:
+        """Time of the episode's first frame in its file, s, held against where it ends and how long it is."""
+        times = []
+        for name in (f"videos/{key}/from_timestamp", f"videos/{key}/to_timestamp"):
+            value = self.columns[name][row]
+            if value is None or not math.isfinite(value) or value < 0:
+                raise DatasetError(f"{where}: {name} is {value}, want a finite time in s, 0 or more")
+            times.append(float(value))
+        start, end = times
+        # A wrong start would show another episode's frames, which are as evenly timed as its own.
+        if abs(end - start - length / self.info.fps) >= 1 / self.info.fps:
+            raise DatasetError(
+                f"{where}: videos/{key} lasts from {start:.4f} s to {end:.4f} s, but {length} frames at "
+                f"{self.info.fps:g} fps last {length / self.info.fps:.4f} s"
+            )
+        return start
+
 
 def _read_v3(root: Root, info: Info, tasks: Mapping[int, str], cameras: Sequence[str]) -> _V3Table:
     where = f"{root.name}: meta/episodes"
@@ -186,7 +198,7 @@ def _read_v3(root: Root, info: Info, tasks: Mapping[int, str], cameras: Sequence
     if not files:
         raise DatasetError(f"{where}: there are no files {_V3_PATTERN}")
     integers = [*_V3_INTEGERS, *(f"videos/{key}/{part}" for key in cameras for part in ("chunk_index", "file_index"))]
-    times = [f"videos/{key}/from_timestamp" for key in cameras]
+    times = [f"videos/{key}/{part}_timestamp" for key in cameras for part in ("from", "to")]
     columns: dict[str, list[Any]] = {name: [] for name in [*integers, *times, "tasks"]}
     for relative in files:
         place = f"{root.name}: {relative}"

@@ -28,12 +28,13 @@ def json_lines(path: Path, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
             for number, line in enumerate(file, start=1):
                 if not line.strip():
                     continue
-                value = json.loads(line)
+                try:
+                    value = json.loads(line)
+                except (ValueError, RecursionError) as error:  # also numbers of too many digits, and deep nesting
+                    raise DatasetError(f"{where}, line {number}: not JSON ({one_line(error)})") from error
                 if not isinstance(value, dict):
                     raise DatasetError(f"{where}, line {number}: holds a {type(value).__name__}, want an object")
                 yield number, value
-    except json.JSONDecodeError as error:
-        raise DatasetError(f"{where}, line {number}: not JSON ({one_line(error)})") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{where}: cannot be read ({one_line(error)})") from error
 
