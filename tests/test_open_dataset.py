@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topreward.datasets import Dataset, open_dataset
+from topreward.datasets import Dataset, demo, open_dataset
 from topreward.datasets.open import SCHEMES
 from topreward.datasets.selection import parse_episodes, random_subset
 from topreward.errors import DatasetError
@@ -195,13 +196,40 @@ def test_demo_videos_are_real_files(tmp_path: Path) -> None:
     uri = f"demo:?count=2&seed=3&videos={tmp_path / 'films'}"
     drawn, filmed = open_dataset("demo:?count=2&seed=3"), open_dataset(uri)
     assert not (tmp_path / "films").exists(), "nothing is written before an episode is opened"
+    folder = tmp_path / "films" / f"192px-{demo.world_version()}"
     for a, b in zip(drawn, filmed, strict=True):
         clip = b.clip()
-        assert clip.source == str(tmp_path / "films" / f"{b.id}.mp4")
+        assert clip.source == str(folder / f"{b.id}.mp4")
         assert (clip.num_frames, clip.fps) == (a.clip().num_frames, a.clip().fps)
         assert b.progress is not None
         assert np.abs(clip.frames([5]).astype(int) - a.clip().frames([5])).mean() < 4
         assert (a.success, a.instruction) == (b.success, b.instruction)
-    written = (tmp_path / "films" / f"{filmed[0].id}.mp4").stat().st_mtime_ns
+    written = (folder / f"{filmed[0].id}.mp4").stat().st_mtime_ns
     open_dataset(uri)[0].clip()
-    assert (tmp_path / "films" / f"{filmed[0].id}.mp4").stat().st_mtime_ns == written, "written once"
+    assert (folder / f"{filmed[0].id}.mp4").stat().st_mtime_ns == written, "written once"
+
+
+def test_demo_videos_of_another_size_or_world_are_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = f"demo:?count=1&videos={tmp_path}"
+    first = open_dataset(f"{uri}&size=64")[0].clip()
+    assert (first.height, open_dataset(f"{uri}&size=96")[0].clip().height) == (64, 96)
+    monkeypatch.setattr(demo, "world_version", lambda: "another")
+    again = open_dataset(f"{uri}&size=64")[0].clip()
+    assert (again.height, Path(again.source).name) == (64, Path(first.source).name)
+    assert again.source != first.source
+
+
+def test_the_world_version_holds_every_module_that_makes_a_video() -> None:
+    package = Path(demo.__file__).parent.parent / "demo"
+    reached, waiting = set[str](), ["episodes", "mp4"]
+    while waiting:
+        name = waiting.pop()
+        if name in reached or not (package / f"{name}.py").is_file():
+            continue
+        reached.add(name)
+        for node in ast.walk(ast.parse((package / f"{name}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "topreward.demo":
+                waiting += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("topreward.demo."):
+                waiting.append(str(node.module).split(".")[2])
+    assert reached == set(demo.WORLD)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
+from hashlib import sha256
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -19,6 +21,8 @@ from topreward.types import Clip, Episode
 DEFAULT_COUNT = 20
 _NUMBERS = ("count", "seed", "size")
 _LISTS = ("kinds", "tasks")
+WORLD = ("backdrop", "draw", "episodes", "motion", "mp4", "pen", "scene", "things", "world")
+"""The modules of `topreward.demo` that decide what a video file shows: motion, drawing and encoding."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ def open_demo(location: str) -> DemoSource:
     """`location`: nothing, or `?count=<episodes>&seed=<world seed>`; 20 episodes of seed 0 where it is silent.
 
     Also `size` (px, a side), and `kinds` and `tasks`, separated by commas; see `topreward.demo.episodes`. With
-    `videos=<folder>` the episodes come from mp4 files there, which are written when they are first opened.
+    `videos=<folder>` the episodes come from mp4 files there, in a folder for their size and the world's version; they
+    are written when they are first opened.
     """
     name, _, query = location.partition("?")
     if name:
@@ -60,6 +65,7 @@ def open_demo(location: str) -> DemoSource:
     if not options["count"]:
         raise DatasetError(f"demo:{location}: count is 0, want at least one episode")
     # Here, because the world and its painter are of no use to anyone who reads a dataset from disk.
+    from topreward.demo.draw import SIZE
     from topreward.demo.episodes import CAMERA, demo_episodes
 
     try:
@@ -69,8 +75,17 @@ def open_demo(location: str) -> DemoSource:
     uri = f"demo:{location}"
     told = [replace(episode, extra={"dataset_uri": uri, **episode.extra}) for episode in episodes]
     if videos is not None:
-        told = [replace(e, load=partial(_from_file, e.load, Path(videos) / f"{e.id}.mp4")) for e in told]
+        folder = Path(videos) / f"{options.get('size', SIZE[0])}px-{world_version()}"
+        told = [replace(e, load=partial(_from_file, e.load, folder / f"{e.id}.mp4")) for e in told]
     return DemoSource(uri, told, (CAMERA,))
+
+
+@cache
+def world_version() -> str:
+    """12 hex digits that change with the world: a video drawn by another version must not pass for this one's."""
+    code = files("topreward.demo")
+    parts = [code.joinpath(f"{name}.py").read_bytes() for name in WORLD]
+    return sha256(b"\0".join(parts)).hexdigest()[:12]
 
 
 def _from_file(draw: Callable[[], Clip], path: Path) -> Clip:
