@@ -29,6 +29,7 @@ from topreward.qwen.generation import greedy
 from topreward.qwen.image_layout import IMAGE_PAD, ImagePrompt
 from topreward.qwen.layout import Tokens, VisionTokens
 from topreward.qwen.model import Features, QwenVL
+from topreward.qwen.transfer import upload
 
 ROW_ATTENTION = "topreward_rows"
 
@@ -126,8 +127,7 @@ class RowCache:
             lengths = self.lengths[self.rows]
             seen = np.arange(lengths.max())[None] < lengths[:, None]
             places = torch.arange(len(self.rows), device=device)
-            newest = torch.from_numpy(lengths - 1).to(device)
-            self._step[device] = (places, newest, torch.from_numpy(seen)[:, None, None].to(device))
+            self._step[device] = (places, upload(lengths - 1, device), upload(seen, device)[:, None, None])
         return self._step[device]
 
 
@@ -178,7 +178,7 @@ def answer_all(
         positions = np.tile(place[cache.rows], (3, 1))
         tokens = Tokens(chosen[order], positions, np.zeros(active.size, dtype=bool))
         hidden = model.decode(tokens, None, use_cache=False, row_cache=cache)[0]
-        return hidden[torch.from_numpy(np.argsort(order)).to(hidden.device)]
+        return hidden[upload(np.argsort(order), hidden.device)]
 
     with model.attention(ROW_ATTENTION):
         said = greedy(

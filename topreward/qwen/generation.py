@@ -20,6 +20,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from topreward.qwen.layout import Layout, Tokens
 from topreward.qwen.model import Features, QwenVL, Trunk
+from topreward.qwen.transfer import upload
 
 DECODE_ATTENTION = "topreward_decode"
 
@@ -117,13 +118,13 @@ def describe(
         causal[b.start - first : b.stop - first, b.start - first : b.stop - first] = b.mask()
     seen_trunk = np.array([b.trunk_length for b in branches])
     plan = DecodePlan(trunk.layers)
-    plan.mask = _mask(seen_trunk[owner], trunk.length, causal)
+    plan.mask = _mask(seen_trunk[owner], trunk.length, causal, model.device)
 
     def step(active: NDArray[np.int64], chosen: NDArray[np.int64]) -> Tensor:
         nonlocal owner
         place[active] += 1
         owner = np.concatenate([owner, active])
-        plan.mask = _mask(seen_trunk[active], trunk.length, owner[None] == active[:, None])
+        plan.mask = _mask(seen_trunk[active], trunk.length, owner[None] == active[:, None], model.device)
         tokens = Tokens(chosen, np.tile(place[active], (3, 1)), np.zeros(chosen.size, dtype=bool))
         return model.decode(tokens, None, use_cache=False, decode_plan=plan)[0]
 
@@ -131,14 +132,14 @@ def describe(
         hidden = model.decode(Tokens(ids, positions, visual), rows, use_cache=False, decode_plan=plan)[0]
         last = np.array([b.stop - 1 - first for b in branches])
         place = positions[0, last]
-        asked = hidden[torch.from_numpy(last).to(hidden.device)]
+        asked = hidden[upload(last, hidden.device)]
         answers = greedy(model, asked, step, max_new_tokens=max_new_tokens)
     return [model.decode_text(answer) for answer in answers]
 
 
-def _mask(seen_trunk: NDArray[np.int64], trunk_length: int, own: NDArray[np.bool_]) -> Tensor:
+def _mask(seen_trunk: NDArray[np.int64], trunk_length: int, own: NDArray[np.bool_], device: torch.device) -> Tensor:
     trunk = np.arange(trunk_length)[None] < seen_trunk[:, None]
-    return torch.from_numpy(np.concatenate([trunk, own], axis=1))[None, None]
+    return upload(np.concatenate([trunk, own], axis=1), device)[None, None]
 
 
 ALL_ATTENTION_FUNCTIONS.register(DECODE_ATTENTION, decode_attention)

@@ -72,9 +72,10 @@ def estimate_bytes(model: Any, load: Load, *, block_patches: int) -> int:
         text.intermediate_size, getattr(text, "moe_intermediate_size", 0) * getattr(text, "num_experts_per_tok", 0)
     )
 
-    features = load.visual_tokens * hidden * (1 + len(vision.deepstack_visual_indexes)) * size
+    levels = len(vision.deepstack_visual_indexes)
+    features = load.visual_tokens * hidden * (1 + levels) * size
     cache = cache_bytes(model, load.trunk_tokens)
-    per_token = (6 * hidden + 3 * heads * width + 3 * mlp) * size
+    per_token = ((6 + levels) * hidden + 3 * heads * width + 3 * mlp) * size  # the levels, spread over all tokens
     eager = model.model.language_model.config._attn_implementation == "eager"
     trunk = load.trunk_tokens * per_token
     if eager:  # scores, their fp32 softmax and a mask

@@ -24,6 +24,7 @@ from topreward.qwen.attention import BRANCH_ATTENTION, BranchPlan, Kernel, atten
 from topreward.qwen.layout import VIDEO_PAD, VISION_END, VISION_START, Passes, Tokens, VisionTokens
 from topreward.qwen.loading import Checkpoint
 from topreward.qwen.tower import at_once
+from topreward.qwen.transfer import upload
 
 # Patches per call of the vision tower: blocks are independent, so more of them at once only costs memory.
 VISION_CHUNK = 32_768
@@ -165,8 +166,7 @@ class QwenVL:
             with self.attention(BRANCH_ATTENTION):
                 hidden = self.decode(tokens, features[slice(seen, seen + visual)], use_cache=False, branch_plan=plan)
             seen += visual
-            scored = torch.from_numpy(layout.scored[first:last] - start).to(hidden.device)
-            out.append(hidden.flatten(0, 1)[scored])
+            out.append(hidden.flatten(0, 1)[upload(layout.scored[first:last] - start, hidden.device)])
         return torch.cat(out)
 
     def log_probs(self, hidden: Tensor, answers: tuple[int, ...]) -> NDArray[np.float64]:
@@ -207,17 +207,33 @@ class QwenVL:
         """Token and visual embeddings through the decoder, after `past` cached tokens. Returns (E, L, hidden)."""
         device = self.device
         shape = -1, tokens.ids.shape[-1]
-        embeds = self.text.embed_tokens(torch.from_numpy(tokens.ids).to(device).reshape(shape))
-        visual = torch.from_numpy(tokens.visual).to(device).reshape(shape)
+        embeds = self.text.embed_tokens(upload(tokens.ids, device).reshape(shape))
         if features is not None and tokens.visual.any():
-            embeds[visual] = features.embeds.to(device, embeds.dtype)
-            options |= {"visual_pos_masks": visual, "deepstack_visual_embeds": features.deepstack}
+            places = upload(np.flatnonzero(tokens.visual), device)
+            embeds.flatten(0, 1).index_copy_(0, places, features.embeds.to(device, embeds.dtype))
+            options |= self._deepstack(features, places, embeds)
         # Row 0 is the plain index that masks are made from, rows 1..3 are M-RoPE.
         rope = tokens.positions.reshape(3, *shape)
         index = np.broadcast_to(past + np.arange(shape[1]), (1, *rope.shape[1:]))
-        positions = torch.from_numpy(np.concatenate([index, rope])).to(device)
+        positions = upload(np.concatenate([index, rope]), device)
         hidden: Tensor = self.text(inputs_embeds=embeds, position_ids=positions, **options).last_hidden_state
         return hidden
+
+    @staticmethod
+    def _deepstack(features: Features, places: Tensor, embeds: Tensor) -> dict[str, Any]:
+        """What the first decoder layers are to add at `places` of the (E, L, hidden) tokens.
+
+        The library takes what `visual_pos_masks` points at, adds the features and puts it back. A mask of tokens
+        would make the host wait for the device in each of these layers, to learn how many they are; so it is
+        given the numbers of all rows instead, and features that are zero at every other token.
+        """
+        rows = torch.arange(len(embeds), device=embeds.device)
+        spread = []
+        for level in features.deepstack:
+            whole = embeds.new_zeros(embeds.shape)
+            whole.flatten(0, 1).index_copy_(0, places, level.to(whole))
+            spread.append(whole)
+        return {"visual_pos_masks": rows, "deepstack_visual_embeds": spread}
 
     def attention(self, name: str) -> AbstractContextManager[None]:
         """Within it, the decoder layers run the attention registered under that name."""

@@ -27,7 +27,8 @@ def at_once(visual: Any, block_length: int) -> Iterator[None]:
 
     def whole(attention: Any, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, Any]:
         patches = args[0] if args else options["hidden_states"]
-        uncut = torch.tensor([0, len(patches)], dtype=torch.int32, device=patches.device)
+        # On the host, where the stock attention reads it: on the device, every layer would wait for it.
+        uncut = torch.tensor([0, len(patches)], dtype=torch.int32)
         return args, {**options, "cu_seqlens": uncut, "block_length": block_length}
 
     hooks = [block.attn.register_forward_pre_hook(whole, with_kwargs=True) for block in visual.blocks]
