@@ -22,7 +22,7 @@ def summaries() -> dict[str, Summary]:
     model = TOPReward.from_pretrained("demo", device="cpu")
     scorer = TOPRewardScorer(model, load_protocol("demo"))
     dataset = open_dataset("demo:?count=12&seed=4242&kinds=success")
-    plan = Plan()
+    plan = Plan(("topreward", "log_odds", "debiased"))
     with Folder() as folder:
         run = evaluate(lambda worker, workers: {"topreward": scorer}, lambda: dataset, plan, folder)
     assert run.failed == 0

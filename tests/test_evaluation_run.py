@@ -81,9 +81,10 @@ def test_a_control_that_fails_leaves_the_real_curve() -> None:
 
 
 def test_fail_fast_raises_the_first_error() -> None:
-    with pytest.raises(VideoError, match=r"gone\.mp4"):
+    with pytest.raises(TopRewardError, match=r"^episode e1: gone\.mp4: no such file$") as caught:
         go(None, episodes(3, {1: missing}), fail_fast=True)
-    with pytest.raises(ZeroDivisionError):
+    assert isinstance(caught.value.__cause__, VideoError)
+    with pytest.raises(TopRewardError, match="episode e1: unexpected ZeroDivisionError: a bug"):
         go(None, episodes(3, {1: broken}), fail_fast=True)
 
 
@@ -106,6 +107,20 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
         go(tmp_path / "r", episodes(3), plan=Plan(TOPREWARD.estimators, seed=1), settings={"model": {"name": "a"}})
     with pytest.raises(ConfigError, match=r"episodes\.count is 3 there, 4 here"):
         go(tmp_path / "r", episodes(4), settings={"model": {"name": "a"}})
+
+
+class NoModel:
+    def __call__(self, worker: int, workers: int) -> Any:
+        raise ConfigError("no such model")
+
+
+def test_settings_bind_nobody_before_a_curve_lies_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such model"), Folder(tmp_path / "r") as folder:
+        evaluate(NoModel(), lambda: episodes(2), TOPREWARD, folder, settings={"model": {"name": "mistyped"}})
+    run = go(tmp_path / "r", episodes(2), settings={"model": {"name": "right"}})
+    assert json.loads((tmp_path / "r" / "settings.json").read_text())["model"] == run.settings["model"]
+    with pytest.raises(ConfigError, match=r'model\.name is "right" there'):
+        go(tmp_path / "r", episodes(2), settings={"model": {"name": "mistyped"}})
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
@@ -216,14 +231,9 @@ def test_a_worker_that_dies_is_an_error_row(tmp_path: Path) -> None:
     assert run.episodes[2].error == "the process that scored it died with exit status 9"
 
 
-class Unloadable:
-    def __call__(self, worker: int, workers: int) -> Any:
-        raise ConfigError("no such model")
-
-
 def test_a_model_that_no_worker_can_load_ends_the_run() -> None:
     with Folder() as folder, pytest.raises(TopRewardError, match="no such model"):
-        evaluate(Unloadable(), partial(episodes, 2), TOPREWARD, folder, workers=2)
+        evaluate(NoModel(), partial(episodes, 2), TOPREWARD, folder, workers=2)
 
 
 @pytest.mark.parametrize(
@@ -246,6 +256,23 @@ def test_workers_take_the_gpus_in_turn(
 def test_one_model_over_all_devices_needs_one_worker() -> None:
     with pytest.raises(ConfigError, match="'auto' spreads one model"):
         device_of(0, 2, "auto", 2)
+
+
+def test_a_local_checkpoints_files_are_a_setting(tmp_path: Path) -> None:
+    from topreward.config import load_protocol
+    from topreward.gvl_protocol import load_gvl_protocol
+
+    def settings() -> dict[str, Any]:
+        options = {"name": str(tmp_path)}
+        return ModelSetup(("topreward",), load_protocol("paper"), load_gvl_protocol("gvl"), options).settings()
+
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"one")
+    first = settings()
+    assert settings() == first
+    weights.write_bytes(b"other")
+    assert first["model_files"]["model.safetensors"][0] == 3
+    assert settings()["model_files"]["model.safetensors"][0] == 5
 
 
 def test_where_a_model_runs_is_no_setting() -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from topreward.errors import CurveError, DatasetError, TopRewardError
 from topreward.evaluation import controls
 from topreward.evaluation.frames import LIMIT_BYTES, Remembered
+from topreward.evaluation.identity import stamp
 from topreward.evaluation.plan import FROZEN, FROZEN_OTHER, OTHER, REAL, REVERSED, Plan
 from topreward.evaluation.scorers import Scorer
 from topreward.types import Clip, Curve, Episode
@@ -55,6 +56,8 @@ class Measured:
     error: str | None = None
     """Why there is no reading at all."""
     notes: tuple[str, ...] = ()
+    stamp: Mapping[str, Any] | None = None
+    """What the clip was read from, see `identity.stamp`; None where nothing was read."""
 
     @property
     def failed(self) -> str | None:
@@ -116,6 +119,7 @@ def measure(
     )
     try:
         clip = episode.clip()
+        read_from = stamp(episode)  # not before: some clips are written to their file when they are first opened
         progress = true_progress(episode, clip)
         wanted = [frames_needed(clip, scorers[base], plan, base) for base in plan.bases]
         remembered = Remembered(clip, np.concatenate(wanted), limit_bytes=limit_bytes)
@@ -135,6 +139,7 @@ def measure(
         readings=tuple(readings),
         progress=progress,
         notes=(remembered.note,) if remembered.note else (),
+        stamp=read_from,
     )
 
 

@@ -48,7 +48,11 @@ class Folder:
             self._temporary.cleanup()
 
     def open(self, settings: Mapping[str, Any]) -> None:
-        """Make the folder, or go on in it. Raises ConfigError where it holds something else, naming what differs."""
+        """Make the folder, or go on in it.
+
+        Raises ConfigError where it holds something else, or curves that were made under other settings, naming what
+        differs.
+        """
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"{self.path}: is a file, want a folder")
         known = self.path / "settings.json"
@@ -57,7 +61,8 @@ class Folder:
         (self.path / "curves").mkdir(parents=True, exist_ok=True)
         self._take_lock()
         text = json.dumps(settings, indent=1, allow_nan=False, default=str) + "\n"
-        if known.exists():
+        # Settings alone bind nobody: an earlier run may have stopped before it measured anything.
+        if known.exists() and any((self.path / "curves").glob("*.json")):
             differing = differences(_read(known), json.loads(text))
             if differing:
                 raise ConfigError(

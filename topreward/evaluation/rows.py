@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 
 from topreward.evaluation.derive import as_share, reading
 from topreward.evaluation.episode import Measured, Reading
-from topreward.evaluation.plan import DERIVED, OTHER, TIME_INDEX, Plan
+from topreward.evaluation.plan import DERIVED, FROZEN, FROZEN_OTHER, OTHER, REAL, TIME_INDEX, Plan
 from topreward.metrics import kendall_tau, slope, voc
 from topreward.rewards import progress
 from topreward.types import Curve
+
+SHARING = ((REAL, OTHER), (FROZEN, FROZEN_OTHER))
+"""Controls whose curves come from one call."""
 
 LAST_PREFIXES = 3
 """Prefixes whose mean value is the score of an episode (TOPReward, section on success detection)."""
@@ -80,7 +83,8 @@ class Row:
     seconds: float = 0.0
     """Of scoring, without decoding; derived curves have their base's."""
     tokens: int = 0
-    """Prefilled and answered, of the whole call where several instructions shared one."""
+    """Prefilled and answered. Where several instructions shared a call, they share the branches' tokens evenly, and
+    the trunk's are the first one's, as with `seconds`."""
     pool: Pool | None = None
 
 
@@ -130,11 +134,23 @@ def episode_rows(measured: Measured, plan: Plan) -> EpisodeRows:
         measured.decode_seconds,
         measured.decoded_frames,
         measured.failed or next((r.error for r in rows if r.error is not None), None),
-        measured.notes,
+        _notes(measured),
         tuple(rows),
         seconds,
         made,
     )
+
+
+def _notes(measured: Measured) -> tuple[str, ...]:
+    """What a careful reader must know of the episode and of its curves, each sentence once.
+
+    Not that an answer failed: that is in the row, and counted.
+    """
+    notes = list(measured.notes)
+    for curve in (r.curve for r in measured.readings if r.curve is not None):
+        failure = failed_answer(curve)
+        notes += [note for note in curve.notes if failure is None or not note.endswith(failure)]
+    return tuple(dict.fromkeys(notes))
 
 
 def how_made(curve: Curve) -> str:
@@ -150,6 +166,17 @@ def failed_answer(curve: Curve) -> str | None:
         return f"{failure.get('kind')}: {failure.get('reason')}"
     undefined = int(np.isnan(curve.values).sum())
     return f"{undefined} of {len(curve)} values are undefined" if undefined else None
+
+
+def tokens_of(measured: Measured, found: Reading, curve: Curve) -> int:
+    """A curve's own part of its call's tokens: see `Row.tokens`."""
+    tokens = curve.provenance.get("tokens", {})
+    if "branch" not in tokens:
+        return int(sum(tokens.values()))
+    together = next((names for names in SHARING if found.control in names), (found.control,))
+    there = [r for r in (measured.reading(found.base, name) for name in together) if r is not None]
+    trunk = tokens.get("trunk", 0) if found.control == together[0] else 0
+    return int(trunk + round(tokens["branch"] / max(len(there), 1)))
 
 
 def episode_score(estimator: str, curve: Curve) -> float:
@@ -177,7 +204,7 @@ def _row(measured: Measured, estimator: str, control: str, found: Reading) -> Ro
         return Row(**known, error=found.error)
     shares = as_share(estimator, curve)
     pool = _pool(measured, curve, shares) if control == "real" else None
-    tokens = curve.provenance.get("tokens", {})
+    counted = 0 if estimator in DERIVED or estimator == TIME_INDEX else tokens_of(measured, found, curve)
     return Row(
         **known,
         prefixes=len(curve),
@@ -192,7 +219,7 @@ def _row(measured: Measured, estimator: str, control: str, found: Reading) -> Ro
         mae=NAN if pool is None or pool.shares is None else float(np.abs(pool.shares - pool.truth).mean()),
         mae_minmax=NAN if pool is None else float(np.abs(pool.minmax - pool.truth).mean()),
         failure=failed_answer(curve),
-        tokens=0 if estimator in DERIVED or estimator == TIME_INDEX else sum(tokens.values()),
+        tokens=counted,
         pool=pool,
     )
 

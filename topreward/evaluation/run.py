@@ -16,8 +16,9 @@ from typing import Any
 
 from topreward.errors import ConfigError, DatasetError, TopRewardError
 from topreward.evaluation.controls import other_instructions
-from topreward.evaluation.episode import Measured, measure
+from topreward.evaluation.episode import Measured, describe_error, measure
 from topreward.evaluation.folder import Folder
+from topreward.evaluation.identity import stamp
 from topreward.evaluation.plan import Plan
 from topreward.evaluation.rows import EpisodeRows, episode_rows
 from topreward.evaluation.scorers import LoadScorers
@@ -39,6 +40,8 @@ class Run:
     """What decides the numbers: plan, dataset and model."""
     resumed: int = 0
     """Episodes that were taken from the folder."""
+    changed: int = 0
+    """Episodes that lay there too, but whose video is another one since: measured again."""
     seconds: float = 0.0
     """Wall time of this run, loading included, s."""
     done: dict[int, EpisodeRows] = field(default_factory=dict, repr=False)
@@ -71,7 +74,8 @@ def evaluate(
 
     `load`, `open_episodes`: called once in this process, or once in each of several `workers` (then they must
     pickle). `settings`: what else decides the numbers: model, protocol, dataset; the folder refuses to go on under
-    others. `fail_fast`: raise the first episode's error instead of keeping it. `on_start` gets the Run before
+    others. An episode whose video file was replaced since is measured again. `fail_fast`: raise the first episode's
+    error, with its id, as a TopRewardError instead of going on. `on_start` gets the Run before
     anything is measured, `on_done` every episode as it is done. Episodes that failed before are tried again.
     Raises TopRewardError where nothing can go on: no model, another run's folder, all workers dead.
     """
@@ -100,6 +104,9 @@ def evaluate(
         rows = None if before is None else episode_rows(before, plan)
         if rows is None or rows.error is not None:
             pending.append(position)
+        elif before is not None and before.stamp != stamp(episode):
+            run.changed += 1
+            pending.append(position)
         else:
             run.resumed += 1
             keep(position, rows)
@@ -120,7 +127,12 @@ def _here(task: Task, episodes: Sequence[Episode], pending: Sequence[int]) -> It
     scorers = task.load(0, 1)
     others = other_instructions(episodes, task.plan.seed)
     for position in pending:
-        yield position, measure(episodes[position], scorers, task.plan, others[position], reraise=task.fail_fast)
+        episode = episodes[position]
+        try:
+            measured = measure(episode, scorers, task.plan, others[position], reraise=task.fail_fast)
+        except Exception as failure:
+            raise TopRewardError(f"episode {episode.id}: {describe_error(failure)}") from failure
+        yield position, measured
 
 
 def _refuse_repeated(episodes: Sequence[Episode]) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from topreward.config import Protocol as ScoringProtocol
 from topreward.errors import ConfigError
+from topreward.evaluation.identity import model_files
 from topreward.gvl_prompts import even_frames
 from topreward.gvl_protocol import GVLProtocol
 from topreward.sampling import make_schedule
@@ -105,6 +106,9 @@ class ModelSetup:
         """What decides the numbers, as JSON has it. Where the model runs does not belong to it."""
         model = {key: value for key, value in self.options.items() if key not in ("device", "memory_limit")}
         settings: dict[str, Any] = {"model": model}
+        for option, key in (("name", "model_files"), ("adapter", "adapter_files")):
+            if files := model_files(self.options.get(option)):
+                settings[key] = files
         if "topreward" in self.bases:
             settings["protocol"] = self.protocol.model_dump()
         if "gvl" in self.bases:

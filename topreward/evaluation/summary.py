@@ -55,7 +55,7 @@ class Cost:
     real_seconds: float
     control_seconds: float
     tokens: int
-    """Of the real videos' calls."""
+    """Of the real videos, without what other instructions added to their calls."""
 
     @property
     def ratio(self) -> float:
