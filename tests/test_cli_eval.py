@@ -109,7 +109,11 @@ def test_two_workers(dense_folder: Path, tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["--dataset", DEMO, "--estimators", "topward"], "no estimator named 'topward' (did you mean 'topreward'?)"),
-        (["--dataset", DEMO, "--instruction", "x"], "--dataset brings its own"),
+        (["--dataset", DEMO, "--instruction", "x"], "instruction= means nothing for demo: datasets"),
+        (["--dataset", DEMO, "--instruction", "x", "y"], "2 instructions for --dataset"),
+        (["--dataset", DEMO, "--videos", "a.mp4"], "--dataset brings its own videos"),
+        (["--dataset", DEMO, "--flip-vertical"], "flip_vertical= means nothing for demo: datasets"),
+        (["--dataset", DEMO, "--root", "/"], "root= means nothing for demo: datasets"),
         (["--dataset", DEMO, "--split", "test"], "no episode is of the split 'test'; the episodes name no splits"),
         (
             ["--dataset", DEMO, "--calibration-split", "a"],
@@ -123,7 +127,9 @@ def test_two_workers(dense_folder: Path, tmp_path: Path) -> None:
         ([], "nothing to score"),
         (["--videos", "a.mp4", "b.mp4", "c.mp4", "--instruction", "x", "y"], "3 videos and 2 instructions"),
         (["--videos", "a.mp4", "a.mp4", "--instruction", "x"], "named twice"),
-        (["--videos", "a.mp4", "--instruction", "x", "--camera", "top"], "are for --dataset"),
+        (["--videos", "a.mp4", "--instruction", "x", "--camera", "top"], "without --dataset, --camera means nothing"),
+        (["--videos", "a.mp4", "--instruction", "x", "--root", "/"], "--root is for listings"),
+        (["--videos", "a.csv", "--fps", "5"], "leave out --fps"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,3 +164,30 @@ def test_the_demo_model_brings_its_own_protocols() -> None:
 
     assert protocols("demo") == ("demo", "gvl-demo")
     assert protocols("qwen3-vl") == ("paper", "gvl")
+
+
+def test_gvl_is_evaluated_unless_left_out() -> None:
+    from topreward.cli import EvalOptions
+    from topreward.evaluation import ESTIMATORS, Plan, parse_estimators
+
+    assert parse_estimators(EvalOptions().estimators) == Plan().estimators == ESTIMATORS
+    assert "gvl" in ESTIMATORS
+
+
+def test_a_run_that_stops_early_keeps_its_results_and_its_own_error(
+    dense_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index, episode in enumerate(demo_episodes(2, seed=1, size=96)):
+        write_video(episode.clip(), tmp_path / f"v{index}.mp4")
+    listing = tmp_path / "list.csv"
+    rows = ["v0.mp4,pick it up,1,train", "v1.mp4,pick it up,0,train", "gone.mp4,put it down,1,calibration"]
+    listing.write_text("\n".join(["path,instruction,success,split", *rows]))
+    options = ["--no-controls", "--estimators", "topreward", "--fail-fast", "--calibration-split", "calibration"]
+    target = tmp_path / "r"
+    assert run("--model", dense_folder, *FAST, "--videos", listing, *options, "--output", target) == 2
+    shown = words(capsys)
+    assert "error: episode gone.mp4:" in shown
+    assert "is missing" in shown
+    data = json.loads((target / "results.json").read_text())
+    assert (data["complete"], data["episodes_done"]) == (False, 2)
+    assert data["estimators"]["topreward"]["success"]["split"].startswith("half of each class")

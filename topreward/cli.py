@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -33,7 +33,7 @@ from topreward.errors import DatasetError, TopRewardError
 if TYPE_CHECKING:
     from topreward.evaluation import Folder, ModelSetup, Plan, Run, Summary
     from topreward.evaluation.inputs import Inputs
-    from topreward.evaluation.suite import SuiteDataset
+    from topreward.evaluation.suite import DatasetOptions, SuiteDataset, SuiteRow
 
 out = Console()
 
@@ -73,7 +73,7 @@ class EvalOptions:
     videos: tuple[Path, ...] = ()
     """Video files, or one CSV/JSONL listing of path, instruction, success, split."""
     instruction: tuple[str, ...] = ()
-    """One for all videos, or one per video."""
+    """One for all videos, or one per video; one for a dataset or listing, instead of what that says."""
     dataset: str | None = None
     """lerobot:…, folder:…, hdf5:… or demo: (docs/datasets.md)."""
     dataset_revision: str | None = None
@@ -88,7 +88,15 @@ class EvalOptions:
     """Only that many of them, drawn by the seed."""
     skip_unlabelled: tyro.conf.FlagCreatePairsOff[bool] = False
     """Leave out LeRobot episodes without an instruction."""
-    estimators: str = "topreward,log_odds,debiased"
+    instruction_attribute: str | None = None
+    """hdf5: the attribute that holds a demonstration's instruction."""
+    fps: float | None = None
+    """Frames/s of an hdf5 dataset, or of folders of frames named in --videos."""
+    flip_vertical: tyro.conf.FlagCreatePairsOff[bool] = False
+    """hdf5: turn the frames upside down, as LIBERO's need it."""
+    root: str | None = None
+    """The folder that a listing's paths may not leave; by default the listing's own."""
+    estimators: str = "topreward,log_odds,debiased,gvl"
     """Of topreward, log_odds, debiased and gvl, with commas between."""
     controls: bool = True
     """Score the frozen and the reversed video and another episode's instruction too."""
@@ -156,13 +164,19 @@ class SuiteOptions:
     debug: tyro.conf.FlagCreatePairsOff[bool] = False
     """Show tracebacks."""
 
-    def of(self, dataset: SuiteDataset, asked: Mapping[str, Any]) -> EvalOptions:
+    def of(self, dataset: SuiteDataset, asked: DatasetOptions) -> EvalOptions:
         """The evaluation of one dataset."""
+        opened = asked.given()
+        for name in ("camera", "instruction"):
+            if isinstance(opened.get(name), str):
+                opened[name] = (opened[name],)
+        if "revision" in opened:
+            opened["dataset_revision"] = opened.pop("revision")
         shared = ("estimators", "controls", "model", "protocol", "gvl_protocol", "num_workers", "fail_fast")
         return EvalOptions(
             dataset=dataset.uri,
             **{name: getattr(self, name) for name in shared},
-            **dict(asked),
+            **opened,
             output=self.output / dataset.name,
         )
 
@@ -215,9 +229,10 @@ def _measure(options: EvalOptions, share: Any = None) -> tuple[Run, list[Summary
     runs: list[Run] = []
 
     def summaries() -> list[Summary]:
-        return evaluation.summarise(
-            runs[0].episodes, plan, calibration_split=options.calibration_split, seed=options.seed
-        )
+        so_far = runs[0]
+        whole = len(so_far.done) == len(so_far.planned)  # else no episode of the split may be among those done
+        split = options.calibration_split if whole else None
+        return evaluation.summarise(so_far.episodes, plan, calibration_split=split, seed=options.seed)
 
     with evaluation.Folder(options.output) as folder:
         try:
@@ -246,8 +261,11 @@ def _measure(options: EvalOptions, share: Any = None) -> tuple[Run, list[Summary
 
 
 def suite(options: SuiteOptions) -> int:
-    """Evaluate a suite's datasets, each into a folder of its own; print a row each beside the paper's figure."""
-    from topreward.evaluation.suite import LoadOnce, load_suite, run_suite
+    """Evaluate a suite's datasets, each into a folder of its own; print a row each beside the paper's figure.
+
+    Status 1 where a dataset, or one episode of it, failed.
+    """
+    from topreward.evaluation.suite import LoadOnce, SuiteRow, load_suite, run_suite
     from topreward.report.tables import show_suite
 
     chosen = load_suite(options.suite)
@@ -262,17 +280,18 @@ def suite(options: SuiteOptions) -> int:
         kept.append(LoadOnce(setup)) if not kept else None
         return kept[0]
 
-    def one(dataset: SuiteDataset, asked: Mapping[str, Any]) -> list[Summary]:
+    def one(dataset: SuiteDataset, asked: DatasetOptions) -> SuiteRow:
         err.print(f"{dataset.name}", highlight=False)
-        run, summaries, _ = _measure(options.of(dataset, asked), share)
+        run, summaries, skipped = _measure(options.of(dataset, asked), share)
+        first = next((f"{e.id}: {e.error}" for e in run.episodes if e.error is not None), None)
         if run.failed == len(run.planned):
-            raise DatasetError(f"all {run.failed} episodes failed; the first: {run.episodes[0].error}")
-        return summaries
+            raise DatasetError(f"all {run.failed} episodes failed; the first: {first}")
+        return SuiteRow(dataset, tuple(summaries), len(run.planned), run.failed, skipped, first)
 
     rows = list(run_suite(chosen, one, fail_fast=options.fail_fast))
     show_suite(out, chosen, rows)
     out.print(f"written to {options.output}", markup=False)
-    return 1 if any(row.error for row in rows) else 0
+    return 1 if any(row.error or row.failed for row in rows) else 0
 
 
 def _write_results(options: EvalOptions, folder: Folder, run: Run, summaries: list[Summary]) -> None:

@@ -1,4 +1,4 @@
-"""What is to be evaluated: videos, a listing, or a dataset, and which of its episodes.
+"""What is to be evaluated: videos, a listing, or a dataset, how it is read, and which of its episodes.
 
 In go the words of a command line; out come Episodes. Pickles, so that every worker opens the same ones.
 """
@@ -27,7 +27,7 @@ class Inputs:
     videos: tuple[Path, ...] = ()
     """Video files, or one CSV/JSONL listing."""
     instruction: tuple[str, ...] = ()
-    """One for all videos, or one per video."""
+    """One for all videos, or one per video; one for a dataset or a listing, instead of what that says."""
     dataset: str | None = None
     """A uri of `open_dataset`."""
     camera: tuple[str, ...] = ()
@@ -41,12 +41,25 @@ class Inputs:
     skip_unlabelled: bool = False
     revision: str | None = None
     """Of a hub dataset."""
+    instruction_attribute: str | None = None
+    """hdf5: where a demonstration keeps its instruction."""
+    fps: float | None = None
+    """Frames/s of hdf5 datasets, and of folders of frames among `videos`."""
+    flip_vertical: bool = False
+    """hdf5: turn the frames upside down."""
+    root: str | None = None
+    """The folder that a listing's paths may not leave."""
     calibration_split: str | None = None
     """What success thresholds will be fitted on: only checked here, before hours of work depend on it."""
 
     def __call__(self) -> Sequence[Episode]:
         """Open them; no video is decoded. Raises ConfigError, DatasetError."""
         return self._select(self._open())
+
+    @property
+    def _drawn_at_once(self) -> bool:
+        """Whether the subset is drawn while the dataset is opened, so that no other episode is looked at."""
+        return self.dataset is not None and self.split is None
 
     def pinned(self) -> tuple[Inputs, tuple[str, ...]]:
         """The same, with the commit that a hub dataset is at now, so that all workers open that one; and the ids of
@@ -64,29 +77,47 @@ class Inputs:
 
     def _open(self) -> Sequence[Episode]:
         if self.dataset:
-            if self.videos or self.instruction:
-                raise ConfigError(
-                    "--dataset brings its own videos and instructions; leave out --videos and --instruction"
-                )
-            options: dict[str, Any] = {"episodes": self.episodes, "revision": self.revision}
-            if self.camera:
-                options["camera"] = self.camera[0] if len(self.camera) == 1 else list(self.camera)
-            if self.skip_unlabelled:
-                options["skip_unlabelled"] = True
-            return open_dataset(self.dataset, **options)
-        if self.camera or self.skip_unlabelled or self.revision:
-            raise ConfigError("--camera, --revision and --skip-unlabelled are for --dataset")
+            if self.videos:
+                raise ConfigError("--dataset brings its own videos; leave out --videos")
+            return open_dataset(self.dataset, **self._dataset_options())
+        for_datasets = {"camera": self.camera, "skip-unlabelled": self.skip_unlabelled}
+        for_datasets |= {"dataset-revision": self.revision, "flip-vertical": self.flip_vertical}
+        for_datasets |= {"instruction-attribute": self.instruction_attribute}
+        if given := [f"--{name}" for name, value in for_datasets.items() if value]:
+            raise ConfigError(f"without --dataset, {', '.join(given)} means nothing")
         if not self.videos:
             raise ConfigError("nothing to score: give --videos with --instruction, a listing, or --dataset")
         found = self._videos()
         return [found[i] for i in parse_episodes(self.episodes, len(found))] if self.episodes else found
 
+    def _dataset_options(self) -> dict[str, Any]:
+        """What was asked for, as `open_dataset` takes it: it says itself what means nothing for its kind."""
+        if len(self.instruction) > 1:
+            raise ConfigError(f"{len(self.instruction)} instructions for --dataset: give one for all, or none")
+        options: dict[str, Any] = {
+            "camera": self.camera[0] if len(self.camera) == 1 else list(self.camera) or None,
+            "episodes": self.episodes,
+            "revision": self.revision,
+            "instruction": self.instruction[0] if self.instruction else None,
+            "instruction_attribute": self.instruction_attribute,
+            "fps": self.fps,
+            "flip_vertical": self.flip_vertical or None,
+            "root": self.root,
+            "skip_unlabelled": self.skip_unlabelled or None,
+        }
+        if self._drawn_at_once:
+            options |= {"subset": self.subset, "seed": self.seed}
+        return {name: value for name, value in options.items() if value is not None}
+
     def _videos(self) -> list[Episode]:
         videos, instructions = self.videos, self.instruction
         if len(videos) == 1 and videos[0].suffix.lower() in (".csv", ".jsonl"):
-            if instructions:
-                raise ConfigError(f"{videos[0]} brings its own instructions; leave out --instruction")
-            return read_listing(videos[0])
+            if len(instructions) > 1 or self.fps is not None:
+                wrong = "--fps" if self.fps is not None else "all but one --instruction"
+                raise ConfigError(f"{videos[0]} is a listing, whose rows say that each for itself; leave out {wrong}")
+            return read_listing(videos[0], root=self.root, instruction=instructions[0] if instructions else None)
+        if self.root is not None:
+            raise ConfigError("--root is for listings; --videos are found where they are named")
         if len(instructions) not in (1, len(videos)):
             raise ConfigError(
                 f"{len(videos)} videos and {len(instructions)} instructions: give one for all, or one per video"
@@ -96,7 +127,8 @@ class Inputs:
         texts = instructions if len(instructions) == len(videos) else instructions * len(videos)
         names = [video.name for video in videos]
         ids = names if len(set(names)) == len(names) else [str(video) for video in videos]
-        return [Episode(name, text, partial(read_video, v)) for name, text, v in zip(ids, texts, videos, strict=True)]
+        loads = [partial(read_video, video, fps=self.fps) for video in videos]
+        return [Episode(name, text, load) for name, text, load in zip(ids, texts, loads, strict=True)]
 
     def _select(self, opened: Sequence[Episode]) -> Sequence[Episode]:
         chosen: Sequence[Episode] = opened
@@ -106,7 +138,7 @@ class Inputs:
                 names = sorted({episode.split for episode in opened if episode.split})
                 there = f"there are {', '.join(names)}" if names else "the episodes name no splits"
                 raise DatasetError(f"no episode is of the split '{self.split}'{nearest(self.split, names)}; {there}")
-        if self.subset is not None:
+        if self.subset is not None and not self._drawn_at_once:
             chosen = [chosen[i] for i in random_subset([e.id for e in chosen], self.subset, self.seed)]
         if self.calibration_split is not None:
             check_split([e.split for e in chosen if e.success is not None], self.calibration_split)

@@ -18,9 +18,6 @@ prefix length of the frozen video. gvl: percentages that the model writes."""
 DERIVED = {"log_odds": "topreward", "debiased": "topreward"}
 """Estimators that run no model of their own, and whose curves they are computed from."""
 
-DEFAULT = ("topreward", "log_odds", "debiased")
-"""GVL is left out: it writes hundreds of tokens where the others read one."""
-
 REAL = "real"
 FROZEN, REVERSED, OTHER = "frozen", "reversed", "other_instruction"
 CONTROLS = (FROZEN, REVERSED, OTHER)
@@ -35,7 +32,7 @@ TIME_INDEX = "time_index"
 class Plan:
     """The curves wanted of every episode."""
 
-    estimators: tuple[str, ...] = DEFAULT
+    estimators: tuple[str, ...] = ESTIMATORS
     """Names in ESTIMATORS, or of scorers of your own."""
     controls: bool = True
     seed: int = 0

@@ -19,19 +19,51 @@ from topreward.evaluation.scorers import LoadScorers, Scorer
 from topreward.evaluation.summary import Summary
 
 
-class SuiteDataset(BaseModel):
-    """One dataset of a suite; further keys are notes for readers."""
+class DatasetOptions(BaseModel):
+    """How a dataset is opened: what `open_dataset` takes, and the split; unset ones are its own."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    camera: str | tuple[str, ...] | None = None
+    episodes: str | None = None
+    split: str | None = None
+    subset: int | None = None
+    seed: int | None = None
+    revision: str | None = None
+    instruction: str | None = None
+    instruction_attribute: str | None = None
+    fps: float | None = None
+    flip_vertical: bool | None = None
+    root: str | None = None
+    skip_unlabelled: bool | None = None
+
+    def over(self, shared: DatasetOptions) -> DatasetOptions:
+        """These, and what `shared` sets beyond them."""
+        return shared.model_copy(update=self.given())
+
+    def given(self) -> dict[str, Any]:
+        """Those that are set."""
+        return self.model_dump(exclude_none=True)
+
+
+class SuiteDataset(BaseModel):
+    """One dataset of a suite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     uri: str | None = None
     """What `open_dataset` takes; None where it is not known."""
-    options: dict[str, Any] = {}
+    options: DatasetOptions = DatasetOptions()
     """Over the suite's."""
     reported: dict[str, float] = {}
     """Mean VOC by estimator, as the paper has it."""
     reported_frozen: dict[str, float] = {}
+    robot: str | None = None
+    """This and the rest are notes for readers: they decide nothing."""
+    cameras: tuple[str, ...] = ()
+    fps: float | None = None
+    total_episodes: int | None = None
 
 
 class Suite(BaseModel):
@@ -40,7 +72,7 @@ class Suite(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     suite: str
-    options: dict[str, Any] = {}
+    options: DatasetOptions = DatasetOptions()
     reported: dict[str, dict[str, float]] = {}
     """Mean VOC over datasets, by model and estimator."""
     datasets: tuple[SuiteDataset, ...]
@@ -54,7 +86,14 @@ class SuiteRow:
 
     dataset: SuiteDataset
     summaries: tuple[Summary, ...] = ()
+    episodes: int = 0
+    failed: int = 0
+    """Episodes with an error."""
+    skipped: int = 0
+    """Episodes left out for want of an instruction."""
+    first_failure: str | None = None
     error: str | None = None
+    """Why there is no result at all."""
 
 
 def load_suite(name: str | os.PathLike[str]) -> Suite:
@@ -63,7 +102,7 @@ def load_suite(name: str | os.PathLike[str]) -> Suite:
 
 
 def run_suite(
-    suite: Suite, evaluate: Callable[[SuiteDataset, Mapping[str, Any]], list[Summary]], *, fail_fast: bool = False
+    suite: Suite, evaluate: Callable[[SuiteDataset, DatasetOptions], SuiteRow], *, fail_fast: bool = False
 ) -> Iterator[SuiteRow]:
     """Evaluate a suite's datasets one after the other; a dataset that fails is a row with its error."""
     for dataset in suite.datasets:
@@ -71,7 +110,7 @@ def run_suite(
             yield SuiteRow(dataset, error="its uri is not known")
             continue
         try:
-            yield SuiteRow(dataset, tuple(evaluate(dataset, {**suite.options, **dataset.options})))
+            yield evaluate(dataset, dataset.options.over(suite.options))
         except TopRewardError as failure:
             if fail_fast:
                 raise

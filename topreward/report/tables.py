@@ -24,6 +24,9 @@ from topreward.metrics import Interval, bootstrap_mean
 MOST_EPISODES = 30
 """Lines of the episode table; all of them are in episodes.parquet."""
 
+MOST_NOTES = 8
+"""Different sentences; all of them are in results.json."""
+
 MARKS: dict[Evidence, str] = {"none": " (!)", "undecided": " (?)"}
 HEADINGS = {REAL: "VOC", FROZEN: "frozen", REVERSED: "reversed", OTHER: "other instr."}
 
@@ -48,11 +51,22 @@ def show_results(console: Console, run: Run, summaries: Sequence[Summary]) -> No
         console.print(truth_table(summaries))
     for line in cost_lines(run, summaries):
         console.print(line, markup=False, highlight=False)
-    for note in dict.fromkeys(note for episode in run.episodes for note in episode.notes):
-        console.print(f"note: {note}", style="yellow", markup=False, highlight=False)
+    for line in note_lines(run):
+        console.print(line, style="yellow", markup=False, highlight=False)
     for episode in run.episodes:
         if episode.error is not None:
             console.print(f"failed: {episode.id}: {episode.error}", style="red", markup=False, highlight=False)
+
+
+def note_lines(run: Run) -> list[str]:
+    """What a careful reader must know, each sentence once."""
+    notes = list(dict.fromkeys(note for episode in run.episodes for note in episode.notes))
+    lines = [f"note: {note}" for note in notes[:MOST_NOTES]]
+    if len(notes) > MOST_NOTES:
+        lines.append(f"note: … and {len(notes) - MOST_NOTES} more, in results.json")
+    if run.changed:
+        lines.append(f"note: scored again, for their videos were replaced since the last run: {run.changed} episodes")
+    return lines
 
 
 def episode_table(episodes: Sequence[EpisodeRows], estimators: Sequence[str]) -> Table:
@@ -231,38 +245,69 @@ def _order(row: Row) -> str:
 
 
 def show_suite(console: Console, suite: Suite, rows: Sequence[SuiteRow]) -> None:
-    """A row per dataset and estimator, the reported figure beside it; then the mean over datasets."""
+    """A row per dataset and estimator, the reported figure beside it; the mean over datasets; what is to be doubted."""
+    console.print(suite_table(suite, rows))
+    for line in suite_means(suite, rows):
+        console.print(line, markup=False, highlight=False)
+    for row in rows:
+        for s in row.summaries:
+            if s.sentence and s.evidence in MARKS:
+                line = f"{MARKS[s.evidence].strip()} {row.dataset.name}: {s.sentence}"
+                console.print(line, style="bold red" if s.evidence == "none" else "yellow", markup=False)
+    for row in rows:
+        if row.skipped:
+            console.print(f"{row.dataset.name}: {row.skipped} episodes without an instruction were left out")
+        if row.failed:
+            line = f"{row.dataset.name}: {row.failed} of {row.episodes} episodes failed; the first: {row.first_failure}"
+            console.print(line, style="red", markup=False, highlight=False)
+        if row.error:
+            console.print(f"{row.dataset.name}: {row.error}", style="red", markup=False, highlight=False)
+
+
+def suite_table(suite: Suite, rows: Sequence[SuiteRow]) -> Table:
+    """A row per dataset and estimator. n: defined VOCs of all episodes."""
     table = _table(f"{suite.suite}: mean VOC, 95 % interval")
     table.add_column("dataset", overflow="fold")
     table.add_column("estimator")
-    for name in ("n", "VOC", "frozen", "reported", "reported frozen"):
+    for name in ("n", "VOC", "answers failed", "failed as 0", "frozen", "reported", "reported frozen"):
         table.add_column(name, justify="right")
-    means: dict[str, list[float]] = {}
     for row in rows:
         for summary in row.summaries:
             if summary.estimator == TIME_INDEX:
                 continue
             real, frozen = summary.trends[REAL], summary.trends.get(FROZEN)
-            means.setdefault(summary.estimator, []).append(real.voc.mean)
             told = (row.dataset.reported, row.dataset.reported_frozen)
             table.add_row(
                 escape(row.dataset.name),
                 summary.estimator + MARKS.get(summary.evidence, ""),
-                str(real.episodes),
+                f"{real.voc.count}/{real.episodes}",
                 _suite_cell(real.voc),
+                f"{100 * real.failure_rate:.0f} %" if real.failures else "",
+                _suite_cell(real.voc_failures_as_zero) if real.failures else "",
                 "" if frozen is None else _suite_cell(frozen.voc),
                 *(f"{t[summary.estimator]:.3f}" if summary.estimator in t else "" for t in told),
             )
-    console.print(table)
-    for estimator, values in means.items():
-        mean = bootstrap_mean(values)
+    return table
+
+
+def suite_means(suite: Suite, rows: Sequence[SuiteRow]) -> list[str]:
+    """A line per estimator: the mean over the datasets that have a VOC, how many those are, and what is reported."""
+    trends: dict[str, list[Trend]] = {}
+    for summary in (s for row in rows for s in row.summaries if s.estimator != TIME_INDEX):
+        trends.setdefault(summary.estimator, []).append(summary.trends[REAL])
+    lines = []
+    for estimator, found in trends.items():
+        mean = bootstrap_mean([t.voc.mean for t in found])
+        line = f"{estimator}: mean over {mean.count} of {len(rows)} datasets: {_suite_cell(mean)}"
+        if any(t.failures for t in found):
+            zero = bootstrap_mean([t.voc_failures_as_zero.mean for t in found])
+            line += f"; with failed answers as 0, over {zero.count} of {len(rows)}: {_suite_cell(zero)}"
         figures = ", ".join(f"{model} {f[estimator]:.3f}" for model, f in suite.reported.items() if estimator in f)
-        reported = f"   reported: {figures}" if figures else ""
-        console.print(f"{estimator}: mean over datasets {mean}{reported}", markup=False, highlight=False)
-    for row in rows:
-        if row.error:
-            console.print(f"{row.dataset.name}: {row.error}", style="red", markup=False, highlight=False)
+        lines.append(line + (f"; reported: {figures}" if figures else ""))
+    return lines
 
 
 def _suite_cell(interval: Interval) -> str:
-    return "undef." if not interval.count else f"{interval.mean:.3f} [{interval.low:.2f}, {interval.high:.2f}]"
+    if not interval.count:
+        return "undef."
+    return f"{interval.mean:.3f}" + ("" if math.isnan(interval.low) else f" [{interval.low:.2f}, {interval.high:.2f}]")
