@@ -22,7 +22,7 @@ from topreward.estimators.gvl import GVL
 from topreward.estimators.gvl_showing import Showing, still_patches
 from topreward.estimators.topreward import TOPReward
 from topreward.gvl_protocol import GVLProtocol, load_gvl_protocol
-from topreward.qwen.batch import Answer, RowCache, answer_all, answer_plainly, image_tokens
+from topreward.qwen.batch import Answer, RowCache, Stopped, answer_all, answer_plainly, image_tokens
 from topreward.qwen.image_layout import ImagePrompt, lay_out_images
 from topreward.qwen.memory import cache_bytes
 from topreward.types import Clip, Curve, Episode
@@ -52,14 +52,16 @@ def example(i: int = 7, **known: Any) -> Episode:
     return Episode(id=f"example {i}", instruction="pour", load=lambda: rolled_clip(seed=i, count=30), **known)
 
 
-def answering(monkeypatch: pytest.MonkeyPatch, text: Callable[[ImagePrompt], str]) -> list[ImagePrompt]:
+def answering(
+    monkeypatch: pytest.MonkeyPatch, text: Callable[[ImagePrompt], str], stopped: Stopped = "answered"
+) -> list[ImagePrompt]:
     """The model runs as ever; only the text that goes to the parser is replaced. Returns the prompts seen."""
     seen: list[ImagePrompt] = []
 
     def replaced(model: Any, prompts: list[ImagePrompt], *arguments: Any, **options: Any) -> list[Answer]:
         seen.extend(prompts)
         answers = answer_all(model, prompts, *arguments, **options)
-        return [replace(a, text=text(p), stopped="answered") for a, p in zip(answers, prompts, strict=True)]
+        return [replace(a, text=text(p), stopped=stopped) for a, p in zip(answers, prompts, strict=True)]
 
     monkeypatch.setattr(gvl, "answer_all", replaced)
     return seen
@@ -206,6 +208,19 @@ def test_one_wrong_number_fails_the_whole_answer(talker: GVL, monkeypatch: pytes
     curve = talker.score(rolled_clip(count=31, height=64, width=96), "fold", protocol=SMALL)
     assert np.isnan(curve.values).all()
     assert curve.provenance["failure"] == {"kind": "out_of_range", "reason": "frame 3: 300 % out of range"}
+
+
+def test_a_number_that_the_limit_cut_off_is_not_read(talker: GVL, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "Frame 1: 10%\nFrame 2: 20%\nFrame 3: 30%\nFrame 4: 8"  # of "85%"
+    clip = rolled_clip(count=31, height=64, width=96)
+    answering(monkeypatch, lambda _: text, stopped="budget")
+    failure = talker.score(clip, "fold", protocol=SMALL).provenance["failure"]
+    assert failure["kind"] == "unreadable"
+    assert failure["reason"] == "the line of a percentage has not ended; the answer was cut off at 24 tokens"
+    answering(monkeypatch, lambda _: text + "5%\nI", stopped="budget")
+    assert talker.score(clip, "fold", protocol=SMALL).provenance["failure"] is None
+    answering(monkeypatch, lambda _: text, stopped="end")
+    assert sorted(talker.score(clip, "fold", protocol=SMALL).values) == [8, 10, 20, 30]
 
 
 def test_frames_are_numbered_on_after_the_examples(talker: GVL, monkeypatch: pytest.MonkeyPatch) -> None:

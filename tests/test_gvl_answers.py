@@ -49,7 +49,66 @@ READ = {
         "Frame 1: 20%\nFrame 2: Frame Description: closer than in frame 1: open, Task Completion Percentages: 30%",
         [20, 30],
     ),
+    "with a remark": ("Frame 1: 20% (closer than frame 2)\nFrame 2: 30%. The gripper is open.", [20, 30]),
+    "a reason": ("Frame 1: the completion percentage is 20% as it opens\nFrame 2: 30% - open", [20, 30]),
+    "a field after it": (
+        "Frame 1: Task Completion Percentages: 20%, Frame Description: 50% open, 3 cm up\n| Frame 2 | 30 | open |",
+        [20, 30],
+    ),
+    "said in full": ("Frame 1: 20% complete\nFrame 2: 30 percent of the task is done.", [20, 30]),
+    "an arrow": ("Frame 1 → 20%\nFrame 2 -> 30%", [20, 30]),
+    "the last word": ("Frame 1: 2 cm away. 20%\nFrame 2: 3 of 5 steps, 30%", [20, 30]),
+    "joined by and": ("Frame 1: 20% and Frame 2: 30%", [20, 30]),
+    "line ends of other systems": ("Frame 1: 20%\r\nFrame 2: Task Completion Percentages: 30\r\n", [20, 30]),
 }
+
+HALVES = [
+    "50%, then 60%",
+    "50% open drawer. 30%",
+    "50% open",
+    "10% → 20%",
+    "10 → 20%",
+    "10 -> 20%",
+    "10%, 20%",
+    "10, 20%",
+    "10; 20",
+    "10% 20%",
+    "10% (20%)",
+    "50 ± 10%",
+    "50% +/- 10%",
+    "50…60%",
+    "50% … 60%",
+    "50... 60%",
+    "40~50%",
+    "**50%** - **60%**",
+    "3 of 5 steps",
+    "3 out of 5",
+    "3 out of 100%",
+    "1 000%",
+    "1 000",
+    "> 50%",
+    "50%+",
+    "50%, maybe sixty percent",
+    "first 50, then 60%",
+    "| 20% | 30% |",
+    "| 20 | 30% |",
+]
+
+
+@pytest.mark.parametrize("label", ["", "Task Completion Percentages: ", "Frame Description: open, Task Completion: "])
+@pytest.mark.parametrize("half", HALVES)
+def test_no_half_of_an_answer_is_read(half: str, label: str) -> None:
+    for text in (f"Frame 1: {label}{half}\nFrame 2: 2%", f"Frame 2: 2%\nFrame 1: {label}{half}"):
+        got = parse(text, 2)
+        assert isinstance(got, Failure), got
+        assert got == Failure("unreadable", "no readable percentage for frame 1")
+        assert not answered(text, 2)
+
+
+def test_half_an_answer_is_not_made_good_by_a_second_label() -> None:
+    got = parse("Frame 1: Task Completion: 3 of 5 steps, Task Completion Percentages: 60%", 1)
+    assert isinstance(got, Failure)
+    assert got.kind == "unreadable"
 
 
 @pytest.mark.parametrize("name", READ)
@@ -170,7 +229,7 @@ def test_a_text_that_is_called_answered_reads_no_differently_when_whole(
 def test_a_number_that_may_still_grow_is_no_answer_yet() -> None:
     whole = "Frame 1: Task Completion Percentages: 10%\nFrame 2: Task Completion Percentages: 85%\n"
     done = [answered(whole[:n], 2) for n in range(len(whole) + 1)]
-    assert done.index(True) == len(whole) - 1  # at the last "%"
+    assert done.index(True) == len(whole)  # "85%, 90%" would be no answer
     assert not answered("Frame 1: 85", 1)
     assert answered("Frame 1: 85\n", 1)
     assert not answered("Frame 1: the drawer is 50%", 1)

@@ -5,8 +5,9 @@ of those numbers, or a Failure. Pure text: knows nothing of models, of shuffling
 
 Strict, because what is read here is scored: every frame asked for must be answered by its number, once or
 twice alike, between 0 and 100, and no other frame. Nothing is rescaled, clamped, filled in or left out, and
-a restated anchor ("In the initial robot scene … 0") is no answer. A range ("40-50%"), a fraction ("40/100")
-or a decimal comma is unreadable rather than read by half.
+a restated anchor ("In the initial robot scene … 0") is no answer. A number must end its line or field: a range
+("40-50%"), a fraction ("3 of 5"), a list ("10%, 20%"), a tolerance ("50 ± 10%"), a decimal comma or a percentage
+of something else ("50% open") is unreadable rather than read by half.
 """
 
 from __future__ import annotations
@@ -31,19 +32,36 @@ _HEADING = re.compile(
     rf"[{_MARKS}]*(?P<colon>[:=]|[-–—](?=\s))?",
     re.IGNORECASE | re.MULTILINE,
 )
-_FILL = rf"(?:[\s:=~≈{_MARKS}]|[-–—](?=\s)|\b(?:is|of|about|approximately|around|roughly)\b)*+"
+_FILL = (
+    rf"(?:[\s:=~≈{_MARKS.replace('>', '')}]|[-–—](?=\s)|[-=]>|→"
+    r"|\b(?:is|of|about|approximately|around|roughly)\b)*+"
+)
 _NUMBER = (
     r"(?P<number>[-+−]?[0-9]{1,300}+(?:\.[0-9]{1,300}+)?+)"
     r"(?![^\W_]|[.,][0-9]|(?:\s*%)?\s*(?:[-–—/~]|to\b|or\b|and\b)\s*[0-9])"
-    rf"[{_MARKS}]*+(?P<percent>[%％])?+"
+    rf"(?:[{_MARKS}]*+(?P<percent>[%％]|percent\b))?+"
 )
-_LABELLED = re.compile(rf"completion(?:[ \t]+percent(?:age)?s?\b|[{_MARKS}]*[:=])(?:{_FILL}{_NUMBER})?", re.IGNORECASE)
-_BARE = re.compile(rf"{_FILL}{_NUMBER}(?:(?<=[%％])|[.,;{_MARKS}]*(?:\n|\Z))", re.IGNORECASE)
-_LAST = re.compile(
-    rf"(?<![\w.,+\-−])(?<![-–—/~][ \t])(?<!\bto )(?<!\bor )(?<!\band ){_NUMBER}(?<=[%％])[.,;\s{_MARKS}]*\Z",
+# What may follow a number that answers: the end of its line or field, or a remark that holds no other number.
+_BLANK = rf"{_MARKS}\r\f\v\xa0\u3000"
+_END = rf"[.,;:!。，；、{_BLANK}]*+(?:\n|\Z)"
+_REMARK = r"(?:frame[ \t#]*[0-9]{1,9}|(?!percent)[^\n\d%％])*+(?:\n|\Z)"
+_DONE = rf"(?:[{_BLANK}]*+\b(?:of the task|task|is|complete|completed|completion|done|finished|progress)\b)*+"
+_BREAK = r"[ \t\r\f\v\xa0\u3000*_>\"'`)}\]]*+(?:[.,;:!(\[|。，；、]|[-–—](?=\s)|\b(?:because|since|as)\b)"
+_STOP = rf"(?={_DONE}(?:{_END}|[.,;:\-–—{_BLANK}]*+(?:frame[ \t]+)?description\b|{_BREAK}{_REMARK}))"
+_LABELLED = re.compile(
+    rf"completion(?:[ \t]+percent(?:age)?s?\b|[{_MARKS}]*[:=])"
+    rf"(?:(?P<given>{_FILL})(?=[-+−]?[0-9])(?:{_NUMBER}{_STOP})?)?",
     re.IGNORECASE,
 )
-_PERCENT = re.compile(r"[0-9][ \t]*[%％]")
+_BARE = re.compile(rf"{_FILL}{_NUMBER}(?(percent){_STOP}|(?={_END}|[ \t*_`]*+\|{_REMARK}))", re.IGNORECASE)
+_LAST = re.compile(rf"(?<![\w.,+\-−])(?<![-–—/~][ \t]){_NUMBER}(?<=[%％])[.,;\s{_MARKS}]*\Z", re.IGNORECASE)
+_HALF = re.compile(
+    r"(?:[0-9]|[0-9][ \t]*~|[0-9][ \t]+(?:out[ \t]+)?of|[+±−\-–—/→…<>≤≥]"
+    r"|\b(?:to|or|and|then|by|plus|minus|than|least|most))\Z",
+    re.IGNORECASE,
+)
+"""Ends of a text that make the percentage after them half of something."""
+_PERCENT = re.compile(r"[0-9][ \t]*(?:[%％]|percent\b)", re.IGNORECASE)
 _REFUSAL = re.compile(
     r"\b(?:sorry|apologi[sz]e|can(?:not|['’]t)|can not|unable|not able|as an ai|won['’]t|refuse|decline)\b",
     re.IGNORECASE,
@@ -116,7 +134,8 @@ def _read(text: str) -> Iterator[_Reading]:
             continue
         # Descriptions compare ("closer than in frame 3: …", "as in the initial scene"): while a frame waits for
         # its percentage, only a frame named at the start of a line takes over from it.
-        waits = waits and not _values(text[since : heading.start()], bare=name is not None and since == name.end())
+        said = _said(text, since, heading.start())
+        waits = waits and not _values(said, bare=name is not None and since == name.end())
         since = heading.end()
         if waits and (within or heading["anchor"]):
             continue
@@ -130,30 +149,39 @@ def _read(text: str) -> Iterator[_Reading]:
 def _reading(name: re.Match[str], text: str, stop: int) -> Iterator[_Reading]:
     if name["number"] is None:  # the anchor restated
         return
-    said = text[name.end() : stop]
+    said = _said(text, name.end(), stop)
     numbers = _values(said)
-    # A percentage after its label is final at its "%"; any other number only once its line has ended.
-    labelled = bool(numbers) and _LABELLED.search(said) is not None
-    settled = bool(numbers) and (
-        (labelled and bool(numbers[-1]["percent"])) or "\n" in said[numbers[-1].end("number") :]
-    )
-    settled = settled or stop < len(text)
+    # Even after its "%" a number may turn out to be one of several, until its line has ended.
+    settled = stop < len(text) or (bool(numbers) and "\n" in said[numbers[-1].end("number") :])
     yield _Reading(int(name["number"]), tuple(_number(n["number"]) for n in numbers), settled)
+
+
+def _said(text: str, start: int, stop: int) -> str:
+    """What stands between a frame's name and the next one, without an "and" that only leads on to that."""
+    said = text[start:stop]
+    return said.rstrip().removesuffix(" and") if stop < len(text) else said
 
 
 def _values(said: str, *, bare: bool = True) -> list[re.Match[str]]:
     """The numbers that answer a frame in what is said of it: labelled ones, else the one that stands alone.
 
-    `bare`: whether a number may follow the frame's name directly.
+    `bare`: whether a number may follow the frame's name directly. Empty where a label's number is half an answer.
     """
-    labelled = [match for match in _LABELLED.finditer(said) if match["number"]]
-    if labelled or _LABELLED.search(said):
-        return labelled
+    if labels := list(_LABELLED.finditer(said)):
+        half = any(match["given"] is not None and not match["number"] for match in labels)
+        return [] if half else [match for match in labels if match["number"]]
     if bare and (direct := _BARE.match(said)):
         return [direct]
     # "The gripper is open. 30%": the line's last word, where it is the only percentage.
     last = _LAST.search(said)
-    return [last] if last and len(_PERCENT.findall(said)) == 1 else []
+    return [last] if last and len(_PERCENT.findall(said)) == 1 and _whole(said[: last.start()]) else []
+
+
+def _whole(before: str) -> bool:
+    """Whether a percentage after this text is all of an answer, not the end of a range, a fraction or a list."""
+    if any(map(str.isdigit, before)) and not any(map(str.isalpha, before)):
+        return False
+    return not _HALF.search(before[-40:].rstrip(" \t\r\n*_#•\"'`{}()[]"))
 
 
 def _number(text: str) -> float:

@@ -160,8 +160,8 @@ class _Call:
 
         def finished(tokens: list[int]) -> bool:
             newest = self.model.decode_text(tokens[-1:])
-            # Only these settle an answer; reading all of it after every token would cost more than the token.
-            if "%" not in newest and "\n" not in newest:
+            # Only this settles an answer; reading all of it after every token would cost more than the token.
+            if "\n" not in newest:
                 return False
             return answered(self.model.decode_text(tokens), question.indices.size, first=self.showing.first)
 
@@ -194,6 +194,12 @@ class _Call:
         values = np.full(count, np.nan)
         parsed = parse(answer.text, count, first=self.showing.first)
         failure = None
+        if (
+            not isinstance(parsed, Failure)
+            and answer.stopped == "budget"
+            and not answered(answer.text, count, first=self.showing.first)
+        ):
+            parsed = Failure("unreadable", "the line of a percentage has not ended")
         if isinstance(parsed, Failure):
             cut = f"; the answer was cut off at {len(answer.tokens)} tokens" if answer.stopped == "budget" else ""
             failure = {"kind": parsed.kind, "reason": parsed.reason + cut}
