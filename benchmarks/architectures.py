@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from common import random_model
-from topreward.errors import ModelError
 from topreward.qwen.attention import Kernel
 from topreward.qwen.model import QwenVL
 
@@ -88,33 +87,3 @@ def spread(model: nn.Module) -> None:
         fan_in = parameter.shape[1] if parameter.ndim == 3 else math.prod(parameter.shape[1:])
         gain = 2.0 if "lm_head" in name else 1.0
         parameter.normal_(std=1.0 if "embed_tokens" in name else gain / math.sqrt(fan_in))
-
-
-def quantize(model: QwenVL, kind: str) -> int:
-    """Turn the decoder's linear layers into 8- or 4-bit ones in place, as loading with `quantization=` does.
-
-    Vision tower and head stay. Returns how many layers were turned. Raises ModelError without bitsandbytes.
-    """
-    try:
-        import bitsandbytes as bnb
-    except Exception as error:  # it loads native libraries at import, and fails in many ways
-        raise ModelError(f"--quantization {kind} needs bitsandbytes, which cannot be used: {error}") from error
-    layers = [
-        (owner, name, child)
-        for owner in model.text.layers.modules()
-        for name, child in owner.named_children()
-        if type(child) is nn.Linear
-    ]
-    for owner, name, old in layers:
-        device, weight = old.weight.device, old.weight.data
-        sizes = old.in_features, old.out_features, old.bias is not None
-        if kind == "int8":
-            new = bnb.nn.Linear8bitLt(*sizes, has_fp16_weights=False)
-            new.weight = bnb.nn.Int8Params(weight.cpu(), requires_grad=False, has_fp16_weights=False)
-        else:
-            new = bnb.nn.Linear4bit(*sizes, compute_dtype=weight.dtype, quant_type="nf4")
-            new.weight = bnb.nn.Params4bit(weight.cpu(), requires_grad=False, quant_type="nf4")
-        if old.bias is not None:
-            new.bias = old.bias
-        setattr(owner, name, new.to(device).requires_grad_(False))
-    return len(layers)

@@ -7,11 +7,10 @@ import gc
 import math
 import os
 import platform
-import shutil
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,21 +75,46 @@ def random_model(
 
 
 def interleaved(
-    ways: dict[str, Callable[[], Any]], repeats: int, *, budget: float = math.inf
+    ways: dict[str, Callable[[], Any]],
+    repeats: int,
+    *,
+    budget: float = math.inf,
+    least: int = 3,
+    warm: float | None = None,
 ) -> dict[str, list[float]]:
     """Seconds of each way, taken in turn so that a slow minute of the machine hits all alike.
 
-    `repeats` times after a warm-up; fewer, but 3 at least, where all would take more than `budget` seconds.
+    `repeats` times after a warm-up; fewer, but `least` at least, where all would take more than `budget` seconds.
+    `warm`: seconds that one round took that was the warm-up already.
     """
-    start = time.perf_counter()
-    for way in ways.values():
-        timed(way)
-    once = time.perf_counter() - start
+    if warm is None:
+        start = time.perf_counter()
+        for way in ways.values():
+            timed(way)
+        warm = time.perf_counter() - start
+    fit = int(min(repeats, budget / max(warm, 1e-9)))
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(max(min(3, repeats), min(repeats, int(budget / once) if budget < math.inf else repeats))):
+    for _ in range(max(min(least, repeats), fit)):
         for name, way in ways.items():
             seconds[name].append(timed(way))
     return seconds
+
+
+@dataclass(frozen=True)
+class First:
+    """What the first call of a way gave: its warm-up, and its memory, in one."""
+
+    value: Any
+    seconds: float
+    peak_bytes: int | None
+    """Beyond what was there before the call."""
+
+
+def first(way: Callable[[], Any], device: str) -> First:
+    """Call it once, for all that need not be repeated."""
+    value, seconds = [], []
+    peak = peak_memory(lambda: seconds.append(timed(lambda: value.append(way()))), device)
+    return First(value[0], seconds[0], peak)
 
 
 def timed(way: Callable[[], Any]) -> float:
@@ -104,8 +128,13 @@ def timed(way: Callable[[], Any]) -> float:
 
 def synchronize() -> None:
     """Wait for the GPU, where there is one in use."""
-    if torch.cuda.is_available():
+    if gpu_in_use():
         torch.cuda.synchronize()
+
+
+def gpu_in_use() -> bool:
+    """Whether anything of this process has run on a GPU."""
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def median(values: list[float]) -> float:
@@ -143,24 +172,6 @@ def peak_memory(way: Callable[[], Any], device: str) -> int | None:
     way()
     synchronize()
     return int(torch.cuda.max_memory_allocated() - before)
-
-
-def gpu() -> dict[str, Any] | None:
-    """Name, memory, clocks and driver of the GPU in use; None without one."""
-    if not torch.cuda.is_available():
-        return None
-    properties = torch.cuda.get_device_properties(0)
-    found: dict[str, Any] = {
-        "name": properties.name,
-        "memory_bytes": properties.total_memory,
-        "cuda": torch.version.cuda,
-    }
-    if shutil.which("nvidia-smi"):
-        asked = "clocks.sm,clocks.max.sm,clocks.mem,power.draw,power.limit,temperature.gpu,driver_version"
-        command = ["nvidia-smi", f"--query-gpu={asked}", "--format=csv,noheader", "--id=0"]
-        said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout.strip()
-        found |= dict(zip(asked.split(","), said.split(", "), strict=False))
-    return found
 
 
 def machine() -> dict[str, Any]:

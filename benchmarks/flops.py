@@ -30,6 +30,14 @@ class Flops:
     def total(self) -> float:
         return self.vision + self.trunk + self.branches
 
+    def __add__(self, other: Flops) -> Flops:
+        return Flops(self.vision + other.vision, self.trunk + other.trunk, self.branches + other.branches)
+
+
+def of_layouts(config: Any, layouts: list[Layout]) -> Flops:
+    """Of several calls, one after the other."""
+    return sum((of_layout(config, layout) for layout in layouts), Flops(0.0, 0.0, 0.0))
+
 
 def of_layout(config: Any, layout: Layout) -> Flops:
     """Of seeing, prefilling and scoring one layout, each block seen once."""

@@ -6,275 +6,228 @@
 Nothing is downloaded. For every workload it prints the arithmetic floor first (operations of vision, trunk and
 branches over the rate of a large matrix product, measured in the same run), then times, in turn: `floor`, `ours`,
 `append`, `alone`, `recompute` (benchmarks/ways.py) from prepared patches on the device, and `score`: the public call,
-from frames in the host's memory to Curves. Then: how far from the slow twin, packed short clips, quantized weights,
-and from video files to parquet. Ratios are of medians; one run holds all that a ratio needs.
+from frames in the host's memory to Curves. Then: how far from the slow twin, packed short clips, from video files to
+parquet, quantized weights. Ratios are of medians; one run holds all that a ratio needs. A workload that fails is
+written down as failed, the others go on, and the exit status is 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs where topreward is not installed
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
+# All else is imported after it is known to be there; processes that decode import this file, and need nothing of it.
+from needs import QUANTIZATIONS, WORKLOADS, missing
 
-import flops
-from architectures import ARCHITECTURES, make, quantize
-from common import gpu, interleaved, machine, median, peak_memory
-from exactness import against_kernels, against_slow_twin
-from topreward.config import Protocol, load_protocol
-from topreward.estimators.topreward import TOPReward
-from topreward.files import write_atomically
-from topreward.qwen.model import QwenVL
-from topreward.types import Clip
-from ways import Workload
-
-TASKS = ["pick up the cup", "open the drawer", "close the drawer", "put the cup on the plate",
-         "push the block", "lift the lid", "fold the towel", "wipe the table"]  # fmt: skip
+if TYPE_CHECKING:
+    from measuring import Run
+    from record import Record
+    from topreward.qwen.model import QwenVL
 
 
-@dataclass(frozen=True)
-class Job:
-    """One clip, one protocol, and the ways to time."""
-
-    frames: int
-    """Raw frames, at 30 frames/s."""
-    protocol: Protocol
-    height: int = 256
-    width: int = 256
-    instructions: int = 1
-    ways: tuple[str, ...] = ("floor", "ours", "score", "append", "alone", "recompute")
-
-    def clip(self, seed: int = 0) -> Clip:
-        """Noise that moves sideways, drawn when asked for."""
-        base = np.random.default_rng(seed).integers(0, 256, (self.height, self.width, 3), dtype=np.uint8)
-
-        def decode(indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-            return np.stack([np.roll(base, 3 * int(i), axis=1) for i in indices])
-
-        return Clip(np.arange(self.frames) / 30.0, 30.0, self.height, self.width, decode, source="noise")
-
-    def smaller(self) -> Job:
-        """For a run that only shows that all works."""
-        protocol = load_protocol(self.protocol, frame_pixels=min(self.protocol.frame_pixels, 128 * 96))
-        return replace(self, frames=min(max(self.frames // 6, 90), 1200), height=96, width=128, protocol=protocol)
-
-
-NATIVE = load_protocol("dense", frame_pixels=480 * 640)
-LONG = ("floor", "ours", "score", "append", "alone")
-JOBS: dict[str, Job] = {
-    "paper": Job(984, load_protocol("paper")),
-    "patches": Job(984, load_protocol("dense")),
-    "every-patch": Job(984, load_protocol("dense", num_prefixes=0)),
-    "native": Job(984, NATIVE, 480, 640),
-    "90s": Job(2700, load_protocol("dense")),
-    "10min": Job(18_000, load_protocol("dense"), ways=LONG),
-    "8-instructions": Job(984, load_protocol("dense"), instructions=8, ways=("floor", "ours", "score", "one-by-one")),
-}
-SHORT = Job(90, load_protocol("dense"))
-OTHERS = ("exactness", "short-clips", "label")
-
-
-@dataclass(frozen=True)
-class Run:
-    """What all workloads of one run share."""
-
-    device: str
-    rate: float
-    """Of a large matrix product, operations/s."""
-    repeats: int
-    budget: float
-    """Most seconds to spend on the repeats of one workload."""
-    quick: bool
-
-    def job(self, job: Job) -> Job:
-        return job.smaller() if self.quick else job
-
-
-def time_ways(model: QwenVL, name: str, job: Job, run: Run) -> dict[str, Any]:
-    """One workload in all its ways."""
-    work = Workload(model, job.clip(), TASKS[: job.instructions], job.protocol)
-    estimator = TOPReward(model)
-    ways: dict[str, Callable[[], Any]] = {way: getattr(work, way) for way in job.ways if hasattr(work, way)}
-    tasks = TASKS[: job.instructions]
-    ways["score"] = lambda: estimator.score(work.held, tasks, protocol=job.protocol)
-    if "one-by-one" in job.ways:
-        each = [Workload(model, work.held, [task], job.protocol) for task in tasks]
-        ways["one-by-one"] = lambda: np.concatenate([one.ours() for one in each], axis=1)
-    need = {
-        "floor": flops.of_layout(model.model.config, work.layout_of_floor()),
-        "ours": flops.of_layout(model.model.config, work.layout),
-    }
-    print(
-        f"\n{name}: {job.frames} frames, {len(work.counts)} prefixes ({len(work.layout.odd_counts)} odd), "
-        f"{len(work.layout.trunk)} + {len(work.layout.branch)} tokens; arithmetic of one forward "
-        f"{need['floor'].total / 1e12:.3g} TFLOP = {need['floor'].total / run.rate * 1e3:.3g} ms, of ours "
-        f"{need['ours'].total / 1e12:.3g} TFLOP = {need['ours'].total / run.rate * 1e3:.3g} ms",
-        flush=True,
-    )
-    seconds = interleaved(ways, run.repeats, budget=run.budget)
-    times = {way: median(s) for way, s in seconds.items()}
-    ours = work.ours()
-    compared = [way for way in ("append", "alone", "recompute", "one-by-one") if way in ways]
-    result: dict[str, Any] = {
-        "workload": name,
-        "frames": job.frames,
-        "resized": list(work.call.size),
-        "sampled": int(work.schedule.indices.size),
-        "prefixes": len(work.schedule.prefix_lengths),
-        "distinct": len(work.counts),
-        "odd": len(work.layout.odd_counts),
-        "instructions": job.instructions,
-        "trunk_tokens": len(work.layout.trunk),
-        "branch_tokens": len(work.layout.branch),
-        "flops": {way: asdict(f) | {"total": f.total} for way, f in need.items()},
-        "seconds": seconds,
-        "median": times,
-        "over_floor": {way: t / times["floor"] for way, t in times.items()},
-        "over_ours": {way: t / times["ours"] for way, t in times.items()},
-        "share_of_matrix_rate": {
-            "floor": need["floor"].total / times["floor"] / run.rate,
-            "ours": need["ours"].total / times["ours"] / run.rate,
-            "score": need["ours"].total / times["score"] / run.rate,
-        },
-        "largest_difference": {way: float(np.abs(ways[way]() - ours).max()) for way in compared},
-        "peak_bytes": {way: peak_memory(ways[way], run.device) for way in ("floor", "ours", "score", *compared)},
-    }
-    for way, t in times.items():
-        share = result["share_of_matrix_rate"].get(way)
-        difference, peak = result["largest_difference"].get(way), result["peak_bytes"].get(way)
-        print(
-            f"  {way:<11}{t * 1e3:>10.1f} ms {t / times['floor']:>7.2f} x floor {t / times['ours']:>7.2f} x ours"
-            + (f"  {share:>6.1%} of the matrix rate" if share is not None else " " * 28)
-            + (f"  {peak / 2**20:>8.0f} MiB" if peak is not None else "")
-            + (f"  |diff| {difference:.1e} nats" if difference is not None else ""),
-            flush=True,
-        )
-    return result
-
-
-def others(model: QwenVL, names: list[str], run: Run) -> dict[str, Any]:
-    """What is not one clip in several ways."""
-    from rates import labelling_rate, packed_rate
-
-    found: dict[str, Any] = {}
-    estimator, short, clip = TOPReward(model), run.job(SHORT), run.job(JOBS["paper"])
-    if "exactness" in names:
-        small = make("small", device=run.device, dtype=torch.float32)
-        clips = [run.job(JOBS["paper"]).clip(seed) for seed in range(2 if run.quick else 8)]
-        found["fp32_small"] = against_slow_twin(small, clips[:3], TASKS[:1])
-        found["this_dtype"] = against_kernels(model, clips, TASKS[:1], clip.protocol)
-    if "short-clips" in names:
-        clips = [short.clip(seed) for seed in range(8 if run.quick else 64)]
-        found["short_clips"] = packed_rate(estimator, clips, TASKS[0], short.protocol, run.repeats, run.budget)
-    if "label" in names:
-        found["labelling"] = labelling_rate(
-            estimator, clip.clip(), TASKS[0], clip.protocol, episodes=4 if run.quick else 64
-        )
-    for name, result in found.items():
-        print(f"\n{name}: {json.dumps({k: v for k, v in result.items() if k != 'seconds'}, indent=1)}", flush=True)
-    return found
-
-
-def quantized(model: QwenVL, kind: str, run: Run) -> dict[str, Any]:
-    """The same weights in 8 or 4 bits: time, memory, and how far the values move. The model stays quantized."""
-    clips = [run.job(JOBS["paper"]).clip(seed) for seed in range(2 if run.quick else 8)]
-    protocol = JOBS["paper"].protocol
-    works = [Workload(model, clip, TASKS[:1], protocol) for clip in clips]
-    before = [work.ours() for work in works]
-    ways: dict[str, Callable[[], Any]] = {"floor": works[0].floor, "ours": works[0].ours}
-    full = {way: median(s) for way, s in interleaved(ways, run.repeats, budget=run.budget).items()}
-    weights = _weight_bytes(model)
-    layers = quantize(model, kind)
-    now = {way: median(s) for way, s in interleaved(ways, run.repeats, budget=run.budget).items()}
-    moved = [float(np.abs(work.ours() - b).max()) for work, b in zip(works, before, strict=True)]
-    result = {
-        "kind": kind,
-        "layers": layers,
-        "weight_bytes": {"before": weights, "after": _weight_bytes(model)},
-        "median": {"before": full, "after": now},
-        "peak_bytes": peak_memory(works[0].ours, run.device),
-        "largest_difference_per_clip": moved,
-        "largest_difference_median": median(moved),
-    }
-    print(f"\nquantized: {json.dumps(result, indent=1)}", flush=True)
-    return result
-
-
-def _weight_bytes(model: QwenVL) -> int:
-    return sum(t.numel() * t.element_size() for t in (*model.model.parameters(), *model.model.buffers()))
-
-
-def options() -> argparse.Namespace:
+def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arch", choices=list(ARCHITECTURES), default="qwen3-vl-8b")
+    parser.add_argument("--arch", default="qwen3-vl-8b", help="a name in architectures.py")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], help="default: bfloat16 on a GPU, else float32")
     parser.add_argument("--branch-kernel", choices=["dense", "grouped"], help="default: what suits the device")
-    parser.add_argument("--workload", choices=[*JOBS, *OTHERS], action="append", help="only this one (may repeat)")
-    parser.add_argument("--quantization", choices=["int8", "nf4"], action="append", help="measure this too, at the end")
-    parser.add_argument("--repeats", type=int, default=10, help="timed runs of each way (median)")
-    parser.add_argument("--budget", type=float, default=40.0, help="most seconds for the repeats of one workload")
-    parser.add_argument("--quick", action="store_true", help="small clips, few repeats: shows that all works")
-    parser.add_argument("--json", type=Path, help="write all figures here")
-    return parser.parse_args()
+    parser.add_argument("--sdpa", choices=["auto", "cudnn", "flash"], default="auto",
+                        help="which attention kernel torch tries first, in every way alike")  # fmt: skip
+    parser.add_argument("--linear-patch-embed", nargs="?", choices=["never", "auto", "always"], default="never",
+                        const="always", help="the patch embedding as a matrix product, in every way alike; "
+                        "auto: where the convolution takes over 10 times as long")  # fmt: skip
+
+    what = parser.add_argument_group("what is measured")
+    what.add_argument("--workload", choices=WORKLOADS, action="append", help="only this one (may repeat)")
+    what.add_argument("--skip", choices=WORKLOADS, action="append", default=[], help="not this one (may repeat)")
+    what.add_argument("--quantization", choices=QUANTIZATIONS, action="append", default=[], help="this too, at the end")
+    what.add_argument("--repeats", type=int, default=10, help="timed runs of each way (median)")
+    what.add_argument("--min-repeats", type=int, default=3, help="as many at least, whatever they take")
+    what.add_argument("--budget", type=float, default=30.0, help="seconds for more repeats than these, per workload")
+    what.add_argument("--quick", action="store_true", help="small clips, few repeats: shows that all works")
+
+    label = parser.add_argument_group("the label workload")
+    label.add_argument("--label-episodes", type=int, help="default 48, quick 4")
+    label.add_argument("--label-workers", type=int, default=max(1, (os.cpu_count() or 1) - 1), help="that decode")
+    label.add_argument("--label-processes", action="store_true", help="decode in processes, not in threads")
+
+    kept = parser.add_argument_group("what is kept")
+    kept.add_argument("--json", type=Path, help="write all figures here; what is there of other workloads stays")
+    kept.add_argument("--merge", type=Path, action="append", default=[], help="figures of earlier runs to start from")
+    kept.add_argument("--commit", help="the code's commit, where there is no git to ask")
+    chosen = parser.parse_args(arguments)
+    for name, least in (("repeats", 1), ("min_repeats", 1), ("label_workers", 1)):
+        if getattr(chosen, name) < least:
+            parser.error(f"--{name.replace('_', '-')} is {getattr(chosen, name)}, want at least {least}")
+    if absent := [str(file) for file in chosen.merge if not file.is_file()]:
+        parser.error(f"--merge {', '.join(absent)}: no such file")
+    return chosen
 
 
-@torch.inference_mode()
-def main() -> None:
-    chosen = options()
+def main(arguments: list[str] | None = None) -> int:
+    chosen = options(arguments)
+    names = [name for name in chosen.workload or WORKLOADS if name not in chosen.skip]
+    if absent := missing(names, chosen.quantization):
+        sys.exit(f"cannot be imported: {'; '.join(absent)}")
+
+    import torch
+
+    from architectures import ARCHITECTURES
+    from device import preferred, use
+
+    if chosen.arch not in ARCHITECTURES:
+        sys.exit(f"--arch {chosen.arch}: there are {', '.join(ARCHITECTURES)}")
     if chosen.device != "cpu" and not torch.cuda.is_available():
         sys.exit(f"--device {chosen.device}: torch {torch.__version__} sees no GPU; --device cpu --arch small --quick")
+    use(chosen.device)
+    with torch.inference_mode(), preferred(chosen.sdpa):
+        return _run(chosen, names, sys.argv[1:] if arguments is None else arguments)
+
+
+def _run(chosen: argparse.Namespace, names: list[str], arguments: list[str]) -> int:
+    import torch
+
+    import measuring
+    import patch_embed
+    from architectures import make
+    from flops import matrix_rate
+
     dtype = getattr(torch, chosen.dtype or ("float32" if chosen.device == "cpu" else "bfloat16"))
-    model = make(chosen.arch, device=chosen.device, dtype=dtype, kernel=chosen.branch_kernel)
-    run = Run(
-        chosen.device,
-        flops.matrix_rate(chosen.device, dtype),
-        min(3, chosen.repeats) if chosen.quick else chosen.repeats,
-        chosen.budget,
-        chosen.quick,
-    )
-    parameters = sum(p.numel() for p in model.model.parameters())
-    where = gpu() if chosen.device != "cpu" else None
-    print(f"{chosen.arch}, random weights, {parameters / 1e9:.2f} G parameters, {dtype}; {where or 'on the CPU'}")
-    print(f"a large matrix product runs at {run.rate / 1e12:.4g} TFLOP/s")
-    names = chosen.workload or [*JOBS, *OTHERS]
-    report: dict[str, Any] = {
-        "what": "measured on a GPU" if where else "run on a CPU at reduced size: that all works, no figure of a GPU",
-        "arguments": sys.argv[1:],
-        "gpu": where,
-        "machine": machine(),
-        "architecture": {"name": chosen.arch, "parameters": parameters, "dtype": str(dtype).removeprefix("torch.")},
-        "kernels": model.kernels,
-        "matrix_rate": run.rate,
-        "results": [],
+    record = _record(chosen, str(dtype).removeprefix("torch."))
+    build = partial(make, chosen.arch, device=chosen.device, dtype=dtype, kernel=chosen.branch_kernel)
+    model = build()
+    rate, patches = matrix_rate(chosen.device, dtype), patch_embed.measure(model)
+    patches["used"] = patch_embed.as_chosen(model, chosen.linear_patch_embed, patches)
+    made = _made(chosen, arguments, model, rate, patches)
+    _say(made)
+    run = _what_all_share(chosen, rate, patches)
+    measuring.warm_up(model, run)
+
+    clips = {name: partial(measuring.measure, model, name, run) for name in names}
+    failed = _each(clips, record, made)
+    del model, clips  # a quantized one takes its place
+    failed += _each({kind: partial(_quantized, build, kind, run) for kind in chosen.quantization}, record, made)
+    if failed:
+        print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
+    return int(bool(failed))
+
+
+def _each(steps: Mapping[str, Callable[[Any], dict[str, Any]]], record: Record, made: dict[str, Any]) -> list[str]:
+    """Measure one after the other and keep what each gives. Returns the names of those that failed."""
+    from device import clocks, let_go
+
+    failed = []
+    for name, step in steps.items():
+        try:
+            entry = step(partial(_keep, record, name, made, finished=False))
+            _keep(record, name, made, entry)
+            failed += [f"{way} of {name}" for way in entry.get("failed", ())]
+        except Exception:
+            failed.append(name)
+            error = traceback.format_exc()
+            print(f"\n{name} failed:\n{error}", file=sys.stderr, flush=True)
+            record.fail(name, error, made | {"gpu_after": clocks()})
+        let_go()
+    return failed
+
+
+def _keep(record: Record, name: str, made: dict[str, Any], entry: dict[str, Any], *, finished: bool = True) -> None:
+    from device import clocks
+
+    spent = time.time() - datetime.fromisoformat(made["started"]).timestamp()
+    whole = {"workload": name, **entry, "made": {**made, "gpu_after": clocks(), "seconds_since_start": spent}}
+    record.keep(name, whole, finished=finished)
+    if finished and "flops" not in entry:  # those have shown theirs as a table
+        print(f"\n{name}: {json.dumps({k: v for k, v in entry.items() if k != 'seconds'}, indent=1)}", flush=True)
+
+
+def _quantized(build: Callable[[], QwenVL], kind: str, run: Run, keep: Any) -> dict[str, Any]:
+    import quantization
+    from jobs import JOBS, TASKS
+
+    model = build()
+    run.patch_embed(model)
+    job = run.job(JOBS["paper"])
+    clips = [job.clip(seed) for seed in range(2 if run.quick else 8)]
+    return quantization.measure(model, kind, clips, TASKS[0], job.protocol, run.device, **run.often)
+
+
+def _record(chosen: argparse.Namespace, dtype: str) -> Record:
+    import torch
+
+    from record import Record
+
+    device = "cpu" if chosen.device == "cpu" else torch.cuda.get_device_name()
+    of = {"architecture": chosen.arch, "dtype": dtype, "device": device, "quick": chosen.quick}
+    try:
+        return Record(of, chosen.json, merge=chosen.merge)
+    except (ValueError, KeyError) as error:
+        sys.exit(f"cannot be merged: {error}")
+
+
+def _made(
+    chosen: argparse.Namespace, arguments: list[str], model: QwenVL, rate: float, patches: dict[str, Any]
+) -> dict[str, Any]:
+    """How the figures of this run are made, kept with each."""
+    from common import machine
+    from device import gpu
+
+    told = machine()
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "arguments": arguments,
+        "machine": told | {"commit": chosen.commit or told["commit"]},
+        "gpu": gpu(),
+        "parameters": sum(p.numel() for p in model.model.parameters()),
+        "matrix_rate": rate,
+        "patch_embed": patches,
+        "kernels": model.kernels | {"sdpa": chosen.sdpa},
     }
 
-    def keep() -> None:  # after every workload: a run that is cut short leaves what it has
-        if chosen.json:
-            write_atomically(chosen.json, json.dumps(report, indent=1, default=str) + "\n")
 
-    for name in names:
-        if name in JOBS:
-            report["results"].append(time_ways(model, name, run.job(JOBS[name]), run))
-        else:
-            report |= others(model, [name], run)
-        keep()
-    for i, kind in enumerate(chosen.quantization or []):
-        if i:
-            del model
-            model = make(chosen.arch, device=chosen.device, dtype=dtype, kernel=chosen.branch_kernel)
-        report.setdefault("quantized", []).append(quantized(model, kind, run))
-        keep()
+def _say(made: dict[str, Any]) -> None:
+    patches, machine = made["patch_embed"], made["machine"]
+    print(f"random weights, {made['parameters'] / 1e9:.2f} G parameters; {made['gpu'] or 'on the CPU'}; {machine}")
+    print(f"a large matrix product runs at {made['matrix_rate'] / 1e12:.4g} TFLOP/s")
+    print(
+        f"patch embedding of {patches['patches']} patches: {patches['convolution'] * 1e3:.3g} ms as a convolution, "
+        f"{patches['product'] * 1e3:.3g} ms as a matrix product; used: {patches['used']}",
+        flush=True,
+    )
+
+
+def _what_all_share(chosen: argparse.Namespace, rate: float, patches: dict[str, Any]) -> Run:
+    from measuring import Run
+    from patch_embed import as_chosen
+    from rates import Labelling
+
+    return Run(
+        device=chosen.device,
+        rate=rate,
+        repeats=min(3, chosen.repeats) if chosen.quick else chosen.repeats,
+        least=chosen.min_repeats,
+        budget=chosen.budget,
+        quick=chosen.quick,
+        labelling=Labelling(
+            episodes=chosen.label_episodes or (4 if chosen.quick else 48),
+            workers=chosen.label_workers,
+            processes=chosen.label_processes,
+            repeats=chosen.min_repeats,
+        ),
+        patch_embed=lambda model: as_chosen(model, chosen.linear_patch_embed, patches),
+    )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,12 +9,12 @@ the same prepared patches:
     alone      a pass of its own for each prefix, vision included, with our kernels
     recompute  a plain forward of the stock model for each prefix, vision included: the slow twin
 
-Knows no clock.
+`append` takes its tokens and their places from a layout that is ready before the clock starts; floor, ours and alone
+lay out anew in every call, as the public call must. Knows no clock.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache
 
+from decoding import in_memory
 from topreward.config import Protocol
 from topreward.estimators.call import Call
 from topreward.qwen import pixels
@@ -33,16 +34,6 @@ from topreward.sampling import TEMPORAL_PATCH
 from topreward.types import Clip
 
 Values = NDArray[np.float64]
-
-
-def in_memory(clip: Clip, indices: NDArray[np.int64]) -> Clip:
-    """The clip with these of its frames decoded. `indices`: increasing."""
-    frames = clip.frames(indices)
-
-    def decode(wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return frames[np.searchsorted(indices, wanted)]
-
-    return replace(clip, decode=decode)
 
 
 class Workload:
@@ -67,6 +58,10 @@ class Workload:
 
     def layout_of_floor(self) -> Layout:
         return self._lay_out(self.counts[-1:])
+
+    def layouts_alone(self) -> list[Layout]:
+        """One per prefix."""
+        return [self._lay_out([count]) for count in self.counts]
 
     def floor(self) -> Values:
         return self._pass(self.counts[-1:])

@@ -26,6 +26,13 @@ CLIP = rolled_clip(count=100, height=64, width=96)
 TASKS = ["pick up the cup", "open the drawer"]
 
 
+@pytest.fixture(autouse=True)
+def fp32_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuDNN's convolutions use TF32 unless told otherwise."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("kernel", ["dense", "grouped"])
 @pytest.mark.parametrize("protocol", ["paper", "dense"])
