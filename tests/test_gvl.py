@@ -19,12 +19,15 @@ from topreward.config import load_protocol
 from topreward.errors import ConfigError, DatasetError, MemoryLimitError, PromptError, VideoError
 from topreward.estimators import gvl
 from topreward.estimators.gvl import GVL
-from topreward.estimators.gvl_showing import Showing, still_patches
+from topreward.estimators.gvl_showing import Showing, Sights, image_contents, still_patches
 from topreward.estimators.topreward import TOPReward
+from topreward.evaluation import controls
+from topreward.evaluation.scorers import GVLScorer
 from topreward.gvl_protocol import GVLProtocol, load_gvl_protocol
 from topreward.qwen.batch import Answer, RowCache, Stopped, answer_all, answer_plainly, image_tokens
 from topreward.qwen.image_layout import ImagePrompt, lay_out_images
 from topreward.qwen.memory import cache_bytes
+from topreward.qwen.model import Features
 from topreward.types import Clip, Curve, Episode
 
 # 3x2 visual tokens an image and short answers, so that a tiny model is done in no time.
@@ -242,6 +245,63 @@ def test_an_answer_stops_at_its_last_percentage(talker: GVL) -> None:
     tokens = talker.model.encode(text + "I hope this helps!")
     first = next(n for n in range(1, len(tokens) + 1) if finished(tokens[:n]))
     assert talker.model.decode_text(tokens[:first]).strip() == text.strip()
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, estimator: GVL) -> list[int]:
+    """How many images each call of the vision tower takes."""
+    seen: list[int] = []
+    real = estimator.model.see
+
+    def see(patches: torch.Tensor, grid: tuple[int, int]) -> Features:
+        seen.append(len(patches) // (4 * grid[0] * grid[1]))
+        return real(patches, grid)
+
+    monkeypatch.setattr(estimator.model, "see", see)
+    return seen
+
+
+def test_controls_cost_the_vision_tower_what_they_show_anew(talker: GVL, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = counted(monkeypatch, talker)
+    scorer = GVLScorer(talker, SMALL)
+    clip = rolled_clip(count=31, height=64, width=96)
+    real, other = scorer.score(clip, ["fold", "drop the big red cup"], episode_id="a")
+    assert seen == [4], "the anchor is one of the frames, and the other instruction shows the same ones"
+    assert real.provenance["answer"] != other.provenance["answer"]
+    frozen = scorer.score(controls.frozen(clip), ["fold"], episode_id="a")
+    assert seen == [4, 1]
+    monkeypatch.undo()
+    asked = {"protocol": SMALL, "one_cache": False}
+    one = [Episode("a", text, lambda: clip) for text in ("fold", "drop the big red cup")]
+    slow = [*talker.score_many(one, **asked)]
+    slow += talker.score_many([Episode("a", "fold", lambda: controls.frozen(clip))], **asked)
+    told = [curve.provenance["answer"] for curve in (real, other, *frozen)]
+    assert told == [curve.provenance["answer"] for curve in slow]
+
+
+@pytest.mark.parametrize("examples", [[], [example(7)]], ids=["zero-shot", "one-shot"])
+@torch.inference_mode()
+def test_what_is_remembered_is_what_would_be_seen(talker: GVL, examples: list[Episode]) -> None:
+    showing = Showing(talker.model, SMALL, examples)
+    clip, square = rolled_clip(count=31, height=64, width=96), rolled_clip(seed=1, count=9, height=64, width=64)
+    clips = [clip, controls.frozen(clip), square, controls.backwards(clip), clip]
+    shown = [showing.shown(showing.question(one, "fold", str(i))) for i, one in enumerate(clips)]
+    sights = Sights(showing, shown)
+    for row, images in enumerate(shown):
+        got, h, w = sights.of(row), images.shape[2] // 32, images.shape[3] // 32
+        own = talker.model.see(still_patches(images), (h, w))
+        parts = [own[slice(0, h * w)], *(e.features for e in showing.examples), own[slice(h * w, None)]]
+        want = Features.join(parts)
+        for a, b in zip([got.embeds, *got.deepstack], [want.embeds, *want.deepstack], strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+    assert not sights.seen, "nothing is kept after its last question"
+
+
+def test_images_are_the_same_only_with_the_same_pixels_and_size() -> None:
+    images = torch.zeros(3, 3, 32, 64, dtype=torch.uint8)
+    images[2, 0, 0, 0] = 1
+    first, second, third = image_contents(images)
+    assert first == second != third
+    assert image_contents(images[:1].reshape(1, 3, 64, 32)) != [first]
 
 
 def test_the_anchor_is_the_episodes_first_frame_and_stills_stand_twice(talker: GVL) -> None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from topreward.errors import ConfigError
-from topreward.estimators.gvl_showing import Question, Showing
+from topreward.estimators.gvl_showing import Question, Showing, Sights
 from topreward.estimators.topreward import LoadOptions, TOPReward
 from topreward.gvl_answers import Failure, answered, parse
 from topreward.gvl_protocol import GVLProtocol, load_gvl_protocol
@@ -142,7 +142,7 @@ class _Call:
             answers = answer_all(
                 self.model,
                 [question.prompt for question in questions],
-                lambda row: self.showing.see(batch[row][1]),
+                Sights(self.showing, [shown for _, shown in batch]).of,
                 max_new_tokens=budget,
                 finished=finished,
             )
@@ -179,7 +179,7 @@ class _Call:
                 rows=rows,
                 prompt_tokens=longest,
                 new_tokens=self.protocol.max_new_tokens,
-                visual_tokens=own + 2 * told,
+                visual_tokens=2 * (own + told),  # what is remembered, and a prompt's copy of it
                 patches_at_once=4 * own,
                 pixels=max(3 * (1 + q.indices.size) * q.size[0] * q.size[1] for q in questions),
             )

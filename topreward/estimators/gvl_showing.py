@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 import torch
@@ -85,12 +86,6 @@ class Showing:
         frames = self._pixels(question.clip, np.concatenate([[0], question.indices]), question.size)
         return frames[np.concatenate([[0], 1 + question.order])]
 
-    def see(self, shown: Tensor) -> Features:
-        """What the vision tower sees of all images of a question's prompt, in their order."""
-        own = self.model.see(still_patches(shown), pixels.token_grid((shown.shape[2], shown.shape[3])))
-        cells = own.embeds.shape[0] // shown.shape[0]
-        return Features.join([own[slice(0, cells)], *(e.features for e in self.examples), own[slice(cells, None)]])
-
     def patches(self, shown: Tensor) -> Tensor:
         """(…, 1536) patches of all images of a question's prompt, in their order: for the slow twin."""
         parts = [shown[:1], *(e.shown for e in self.examples), shown[1:]]
@@ -122,6 +117,43 @@ class Showing:
             else:
                 parts.append(pixels.aspect_pixels(frames, size, self.model.device))
         return torch.cat(parts)
+
+
+class Sights:
+    """What the vision tower sees for a batch of questions: an image once, however often it is shown.
+
+    The same video under another instruction costs nothing more, a frozen one a single image. What is seen depends
+    on an image's pixels alone, so only the batch's own are remembered, and each until the last question that shows it.
+    """
+
+    def __init__(self, showing: Showing, shown: Sequence[Tensor]) -> None:
+        """`shown`: for each question, (1 + K, 3, h, w) uint8."""
+        self.showing = showing
+        self.shown = shown
+        self.contents = [image_contents(images) for images in shown]
+        self.seen: dict[bytes, Features] = {}
+
+    def of(self, row: int) -> Features:
+        """All images of a question's prompt, in their order. Asked for one question after the other."""
+        contents, images = self.contents[row], self.shown[row]
+        first = {content: place for place, content in reversed(list(enumerate(contents)))}
+        new = sorted(place for content, place in first.items() if content not in self.seen)
+        if new:
+            grid = pixels.token_grid((images.shape[2], images.shape[3]))
+            features = self.showing.model.see(still_patches(images[new]), grid)
+            cells = grid[0] * grid[1]
+            for i, place in enumerate(new):
+                self.seen[contents[place]] = features[slice(i * cells, (i + 1) * cells)]
+        own = [self.seen[content] for content in contents]
+        later = {content for others in self.contents[row + 1 :] for content in others}
+        self.seen = {content: features for content, features in self.seen.items() if content in later}
+        return Features.join([own[0], *(e.features for e in self.showing.examples), *own[1:]])
+
+
+def image_contents(images: Tensor) -> list[bytes]:
+    """A name for each of (N, 3, h, w) uint8 images, equal for those of equal size and pixels."""
+    size = repr(tuple(images.shape[1:])).encode()
+    return [sha256(size + image.tobytes()).digest() for image in images.cpu().numpy()]
 
 
 def still_patches(frames: Tensor) -> Tensor:

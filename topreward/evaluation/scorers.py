@@ -56,7 +56,7 @@ class TOPRewardScorer:
 
 @dataclass(frozen=True)
 class GVLScorer:
-    """Percentages in words; several instructions are answered in one batch."""
+    """Percentages in words; several instructions are answered in one batch, which sees each distinct frame once."""
 
     estimator: GVL
     protocol: GVLProtocol
