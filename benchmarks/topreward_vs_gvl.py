@@ -4,7 +4,8 @@
     python benchmarks/topreward_vs_gvl.py --model qwen3-vl --dataset lerobot:<folder or hub id> --subset 20
 
 Both run in one process, each episode decoded once for both, with all controls; seconds are of the real videos alone,
-without decoding, and medians over episodes. `table` makes the README's table from the JSON.
+without decoding, and medians over episodes; tokens are of the same part of the work. `table` makes the README's table
+from the JSON.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ NAMES = {
     "gvl": "GVL",
     "time_index": "time index (a clock)",
 }
+
+
+MARKS = {"none": " **(!)**", "undecided": " **(?)**"}
 
 
 def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -68,9 +72,11 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     }
 
 
-def per_episode(episodes: list[EpisodeRows], base: str) -> dict[str, float]:
-    """Medians over episodes: seconds and tokens of the real video."""
+def per_episode(episodes: list[EpisodeRows], base: str) -> dict[str, float | None]:
+    """Medians over episodes: seconds and tokens of the real video's own curve. None where no episode has one."""
     rows = [r for e in episodes for r in e.rows if (r.estimator, r.control) == (base, REAL) and r.error is None]
+    if not rows:
+        return {"seconds": None, "tokens": None}
     tokens = float(np.median([row.tokens for row in rows]))
     return {"seconds": float(np.median([row.seconds for row in rows])), "tokens": tokens}
 
@@ -82,19 +88,17 @@ def table(report: dict[str, Any]) -> str:
     for name, found in report["estimators"].items():
         trends, cost = found["trends"], report["per_episode"].get(name)
         real, frozen = trends["real"], trends.get("frozen")
-        mark = " **(!)**" if found["evidence"] == "none" else ""
+        mark = MARKS.get(found["evidence"], "")
         rate = real["failure_rate"]
         cells = [
             NAMES.get(name, name) + mark,
             _interval(real["voc"]),
-            "flat"
-            if frozen and not frozen["voc"]["count"] and frozen["constant"]
-            else _interval((frozen or {}).get("voc")),
+            _frozen(frozen),
             _number((trends.get("reversed") or {}).get("voc", {}).get("mean")),
             f"{100 * rate:.0f} %" if name == "gvl" and rate is not None else "",
             _number((found["success"] or {}).get("roc_auc")),
-            f"{cost['seconds']:.2g}" if cost else "",
-            f"{cost['tokens']:.0f}" if cost else "",
+            _cost(cost, "seconds", ".2g"),
+            _cost(cost, "tokens", ".0f"),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     gvl = report["estimators"].get("gvl")
@@ -110,9 +114,30 @@ def table(report: dict[str, Any]) -> str:
         f"{machine['threads']} threads of {machine['cpu']}, torch {machine['torch']}, "
         f"transformers {machine['transformers']}; medians per episode.",
     ]
-    if any(found["evidence"] == "none" for found in report["estimators"].values()):
-        lines.append("(!): the frozen video's VOC reaches the real one's; this VOC is no evidence.")
+    evidence = {found["evidence"] for found in report["estimators"].values()}
+    if "none" in evidence:
+        lines.append("(!): the real VOC is not above 0, or the frozen video's reaches it; this VOC is no evidence.")
+    if "undecided" in evidence:
+        lines.append("(?): too few VOCs are defined to tell.")
     return "\n".join(lines)
+
+
+def _frozen(found: dict[str, Any] | None) -> str:
+    """The frozen video's VOC and of how many curves; `flat` only where every curve that was made is."""
+    if found is None:
+        return "–"
+    count, made = found["voc"]["count"], found["episodes"] - found["errors"]
+    if made and found["constant"] == made:
+        return "flat"
+    if not count:
+        return f"– ({found['constant']} flat, {found['failures']} failed)"
+    return _interval(found["voc"]) + (f" ({count} of {found['episodes']})" if count < found["episodes"] else "")
+
+
+def _cost(cost: dict[str, Any] | None, name: str, form: str) -> str:
+    if cost is None:
+        return ""
+    return "–" if cost[name] is None else format(cost[name], form)
 
 
 def _interval(found: dict[str, Any] | None) -> str:
