@@ -14,6 +14,7 @@ from clips import rolled_clip
 from topreward.config import load_protocol
 from topreward.errors import MemoryLimitError, PromptError
 from topreward.estimators.topreward import TOPReward
+from topreward.qwen.attention import Kernel
 from topreward.qwen.model import QwenVL
 from topreward.types import Clip, Curve, Episode
 
@@ -21,9 +22,23 @@ ONE = "pick up the cup"
 THREE = ["pick up the cup", "pick up the red block", "Open it."]
 
 
-@pytest.fixture(
-    scope="module", params=["dense sdpa grouped", "dense eager dense", "moe sdpa dense", "moe eager grouped"]
-)
+SETUPS = [
+    "dense sdpa grouped",
+    "dense sdpa folded",
+    "dense eager dense",
+    "moe sdpa dense",
+    "moe sdpa folded",
+    "moe eager grouped",
+]
+
+
+@pytest.fixture(autouse=True)
+def _cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few tokens are worth several groups too: else no test would cut."""
+    monkeypatch.setattr("topreward.qwen.attention.folded_groups", lambda tokens: 3)
+
+
+@pytest.fixture(scope="module", params=SETUPS)
 def estimator(request: pytest.FixtureRequest) -> TOPReward:
     kind, attention, kernel = request.param.split()
     folder: Path = request.getfixturevalue(f"{kind}_folder")
@@ -60,7 +75,11 @@ def test_every_prefix_of_a_clip(estimator: TOPReward, protocol: str) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("protocol", ["paper", "dense"])
-def test_the_shortest_clips(tiny: TOPReward, protocol: str, count: int) -> None:
+@pytest.mark.parametrize("kernel", ["grouped", "folded"])
+def test_the_shortest_clips(
+    tiny: TOPReward, protocol: str, count: int, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny.model, "kernel", kernel)
     assert_same(tiny, rolled_clip(count=count, height=40, width=70, fps=2.0), THREE, protocol)
 
 
@@ -72,7 +91,9 @@ def test_equal_instructions_get_equal_values(tiny: TOPReward) -> None:
         np.testing.assert_allclose(curve.values, alone.values, atol=1e-4)
 
 
-def test_chunks_change_nothing(tiny: TOPReward, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kernel", ["grouped", "dense", "folded"])
+def test_chunks_change_nothing(tiny: TOPReward, monkeypatch: pytest.MonkeyPatch, kernel: Kernel) -> None:
+    monkeypatch.setattr(tiny.model, "kernel", kernel)
     clip = rolled_clip(count=200, height=64, width=64)
     protocol = load_protocol("paper", num_prefixes=0)
     whole = tiny.score(clip, THREE, protocol=protocol)

@@ -51,12 +51,20 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.filterwarnings("ignore:transformers")
-@pytest.mark.parametrize("setup", ["dense sdpa grouped", "dense eager dense", "moe sdpa dense", "moe eager grouped"])
+@pytest.mark.parametrize(
+    "setup", ["dense sdpa grouped", "dense sdpa folded", "dense eager dense", "moe sdpa dense", "moe eager folded"]
+)
 @pytest.mark.parametrize("protocol", ["paper", "dense"])
 @pytest.mark.parametrize("tasks", [TASKS[:1], TASKS], ids=["one", "three"])
 def test_together_as_alone_as_the_slow_twin(
-    request: pytest.FixtureRequest, setup: str, protocol: str, tasks: list[str], passes: list[tuple[int, ...]]
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    setup: str,
+    protocol: str,
+    tasks: list[str],
+    passes: list[tuple[int, ...]],
 ) -> None:
+    monkeypatch.setattr("topreward.qwen.attention.folded_groups", lambda tokens: 2)  # for the clips one by one
     kind, attention, kernel = setup.split()
     folder: Path = request.getfixturevalue(f"{kind}_folder")
     model = TOPReward.from_pretrained(

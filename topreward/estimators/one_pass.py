@@ -129,6 +129,7 @@ def _load(call: Call, frames: int) -> Load:
         patches_at_once=min(FRAMES_AT_ONCE, frames + odd) * 2 * call.cells,
         scored=round(layout.scored.size * kept),
         frame_bytes=min(FRAMES_AT_ONCE, frames) * call.clip.height * call.clip.width * 3,
+        mask_copies=call.model.mask_copies,
     )
 
 

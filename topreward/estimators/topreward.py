@@ -67,8 +67,8 @@ class TOPReward:
 
         `device`, `dtype`, `attn_implementation`, `revision`: as transformers has them; by default a GPU in the
         checkpoint's dtype where there is one, else the CPU in float32. `quantization`: `int8` or `nf4`.
-        `adapter`: a LoRA folder or id. `branch_kernel`: `grouped` or `dense` (by default what suits the device).
-        Raises ModelError.
+        `adapter`: a LoRA folder or id. `branch_kernel`: `grouped`, `dense` or `folded` (by default what suits the
+        device). Raises ModelError.
         """
         checkpoint = load_checkpoint(
             str(name),

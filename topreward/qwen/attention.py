@@ -4,12 +4,15 @@ In go the queries, keys and values of all branches, side by side in one sequence
 out comes the attention output. Registered with transformers under BRANCH_ATTENTION, so that all else in the
 decoder layers (norms, rotary embedding, projections, DeepStack, experts, adapters) stays the library's.
 
-Two kernels give the same numbers:
+Three kernels give the same numbers:
 
     grouped  a loop over branches, matrix products against views of the trunk's cache: nothing is copied
              and nothing is computed that a branch does not see. Best on a CPU.
     dense    one scaled_dot_product_attention over trunk and branches with a mask: few launches, a little
-             waste. Best on a GPU.
+             waste. Made for a GPU.
+    folded   a few of them, each over neighbouring branches and the trunk up to where the last of them leaves
+             it. Query heads that share a KV head are rows of one query, so no key is copied for them.
+             Made for a GPU.
 """
 
 from __future__ import annotations
@@ -19,16 +22,33 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from topreward.qwen.layout import Branch
+from topreward.qwen.transfer import upload
 
 BRANCH_ATTENTION = "topreward_branch"
 
-Kernel = Literal["grouped", "dense"]
+Kernel = Literal["grouped", "dense", "folded"]
+
+# Elements between the rows of a mask are a multiple of this: else a GPU's kernels copy it in every layer.
+ALIGNMENT = 16
+
+
+@dataclass(frozen=True)
+class Group:
+    """Branch tokens that attend in one call."""
+
+    first: int
+    last: int
+    """They are [first, last) in each row of this pass."""
+    trunk: int
+    """Trunk tokens that the call goes over: those that any of them sees."""
 
 
 @dataclass
@@ -39,7 +59,8 @@ class BranchPlan:
     trunk: list[tuple[Tensor, Tensor]]
     """Per layer, keys and values (E, KV heads, trunk tokens, head_dim), a row for each video."""
     kernel: Kernel
-    _masks: dict[Any, Any] = field(default_factory=dict)
+    _made: dict[Any, Any] = field(default_factory=dict)
+    """What all layers share: masks, by device and sizes."""
 
     @property
     def start(self) -> int:
@@ -49,25 +70,88 @@ class BranchPlan:
     def own_masks(self, device: torch.device) -> list[Tensor]:
         """Per branch, (n, n) true where hidden."""
         key = ("own", device)
-        if key not in self._masks:
-            self._masks[key] = [torch.from_numpy(~b.mask()).to(device) for b in self.branches]
-        masks: list[Tensor] = self._masks[key]
+        if key not in self._made:
+            self._made[key] = [upload(~b.mask(), device) for b in self.branches]
+        masks: list[Tensor] = self._made[key]
         return masks
 
-    def dense_mask(self, rows: int, total: int, trunk_length: int, device: torch.device) -> Tensor:
-        """(rows, 1, total, trunk_length + total) true where seen. `total`: branch tokens in a row."""
-        key = ("dense", device)
-        if key not in self._masks:
-            mask = torch.zeros(rows, total, trunk_length + total, dtype=torch.bool)
-            # Padding sees itself: a softmax over nothing is NaN, and 0 times a NaN value is NaN as well.
-            mask[:, range(total), range(trunk_length, trunk_length + total)] = True
-            for b in self.branches:
-                first, last = b.start - self.start, b.stop - self.start
-                mask[b.row, first:last, : b.trunk_length] = True
-                mask[b.row, first:last, trunk_length + first : trunk_length + last] = torch.from_numpy(b.mask())
-            self._masks[key] = mask[:, None].to(device)
-        out: Tensor = self._masks[key]
+    def groups(self, rows: int, total: int, trunk_length: int) -> list[Group]:
+        """The calls of the folded kernel, per layer. `total`: branch tokens in each of the `rows`.
+
+        Several packed videos are one group: their branches end at different tokens, and their trunks are short.
+        """
+        count = folded_groups(total) if rows == 1 else 1
+        if count == 1:
+            return [Group(0, total, trunk_length)]
+        stops = np.array([b.stop - self.start for b in self.branches])
+        # Cut behind the branch in which each share of the tokens ends.
+        ends = np.unique(np.searchsorted(stops, np.arange(1, count + 1) * total / count))
+        groups, first = [], 0
+        for end in ends:
+            last = int(stops[end])
+            seen = max(b.trunk_length for b in self.branches if first <= b.start - self.start < last)
+            groups.append(Group(first, last, seen))
+            first = last
+        return groups
+
+    def bias(self, group: Group, query: Tensor, copies: int = 1) -> Tensor:
+        """(E, 1, copies · n, trunk + n) what is added to the scores of a group: 0 where seen, -inf where hidden.
+
+        `query`: (E, heads, Q, head_dim), which gives dtype and device. `copies`: query heads that share a row.
+        """
+        key = ("bias", group, copies, query.dtype, query.device)
+        if key not in self._made:
+            sight = self._sight(query.shape[0], query.shape[2], query.device)
+            self._made[key] = _bias(sight, group, copies, query.dtype)
+        out: Tensor = self._made[key]
         return out
+
+    def _sight(self, rows: int, total: int, device: torch.device) -> Tensor:
+        key = ("sight", device)
+        if key not in self._made:
+            self._made[key] = upload(sight(self.branches, self.start, rows, total), device)
+        out: Tensor = self._made[key]
+        return out
+
+
+def folded_groups(tokens: int) -> int:
+    """Calls per layer that so many branch tokens are worth: each goes over less of the trunk than one would."""
+    return 1 if tokens < 300 else 2 if tokens < 600 else 4
+
+
+def sight(branches: tuple[Branch, ...], start: int, rows: int, total: int) -> NDArray[np.int32]:
+    """(4, E, Q) what each branch token sees: how much of the trunk, and which of the tokens up to itself.
+
+    They are: the trunk tokens it sees; first and stop of its branch's stem; first token of its own tail. A token of
+    a stem counts the stem as its tail. `start`: index of the first token in its row. Padding sees itself: a softmax
+    over nothing is NaN, and 0 times a NaN value is NaN as well.
+    """
+    out = np.zeros((4, rows, total), dtype=np.int32)
+    out[1:] = np.arange(total)
+    for b in branches:
+        first, stem_stop = b.start - start, b.stem_stop - start
+        out[0, b.row, first : b.stop - start] = b.trunk_length
+        out[1, b.row, first : b.stop - start] = first
+        out[2, b.row, first : b.stop - start] = stem_stop
+        out[3, b.row, first:stem_stop] = first
+        tail = stem_stop
+        for stop in b.tail_stops:
+            out[3, b.row, tail : stop - start] = tail
+            tail = stop - start
+    return out
+
+
+def _bias(sight: Tensor, group: Group, copies: int, dtype: torch.dtype) -> Tensor:
+    trunk_seen, stem, stem_stop, tail = sight[:, :, group.first : group.last, None]  # (E, n, 1) each
+    keys = torch.arange(group.first, group.last, dtype=torch.int32, device=sight.device)
+    seen = (keys <= keys[:, None]) & (((keys >= stem) & (keys < stem_stop)) | (keys >= tail))
+    length = group.trunk + keys.numel()
+    stride = -(-length // ALIGNMENT) * ALIGNMENT
+    bias = torch.zeros(len(seen), copies, keys.numel(), stride, dtype=dtype, device=sight.device)
+    trunk = torch.arange(group.trunk, dtype=torch.int32, device=sight.device)
+    bias[..., : group.trunk].masked_fill_((trunk >= trunk_seen)[:, None], float("-inf"))
+    bias[..., group.trunk : length].masked_fill_(~seen[:, None], float("-inf"))
+    return bias.flatten(1, 2)[:, None, :, :length]
 
 
 def branch_attention(
@@ -90,8 +174,7 @@ def branch_attention(
         trunk_key, trunk_value = branch_plan.trunk[int(module.layer_idx)]  # type: ignore[arg-type]
     else:  # a clip of one frame has no whole block, so no trunk
         trunk_key, trunk_value = key[:, :, :0], value[:, :, :0]
-    attend = _grouped if branch_plan.kernel == "grouped" else _dense
-    return attend(branch_plan, query, key, value, trunk_key, trunk_value, scaling), None
+    return _KERNELS[branch_plan.kernel](branch_plan, query, key, value, trunk_key, trunk_value, scaling), None
 
 
 def _grouped(
@@ -122,12 +205,33 @@ def _grouped(
 def _dense(
     plan: BranchPlan, query: Tensor, key: Tensor, value: Tensor, trunk_key: Tensor, trunk_value: Tensor, scaling: float
 ) -> Tensor:
-    groups = query.shape[1] // key.shape[1]
-    keys = torch.cat([trunk_key, key], dim=2).repeat_interleave(groups, dim=1)
-    values = torch.cat([trunk_value, value], dim=2).repeat_interleave(groups, dim=1)
-    mask = plan.dense_mask(query.shape[0], query.shape[2], trunk_key.shape[2], query.device)
-    mixed: Tensor = scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scaling)
+    shared = query.shape[1] // key.shape[1]
+    keys = torch.cat([trunk_key, key], dim=2).repeat_interleave(shared, dim=1)
+    values = torch.cat([trunk_value, value], dim=2).repeat_interleave(shared, dim=1)
+    bias = plan.bias(Group(0, query.shape[2], trunk_key.shape[2]), query)
+    mixed: Tensor = scaled_dot_product_attention(query, keys, values, attn_mask=bias, scale=scaling)
     return mixed.transpose(1, 2).contiguous()
+
+
+def _folded(
+    plan: BranchPlan, query: Tensor, key: Tensor, value: Tensor, trunk_key: Tensor, trunk_value: Tensor, scaling: float
+) -> Tensor:
+    rows, heads, total, width = query.shape
+    kv_heads = key.shape[1]
+    shared = heads // kv_heads
+    out = []
+    for group in plan.groups(rows, total, trunk_key.shape[2]):
+        span = slice(group.first, group.last)
+        q = query[:, :, span].reshape(rows, kv_heads, -1, width)
+        keys = torch.cat([trunk_key[:, :, : group.trunk], key[:, :, span]], dim=2)
+        values = torch.cat([trunk_value[:, :, : group.trunk], value[:, :, span]], dim=2)
+        bias = plan.bias(group, query, copies=shared)
+        mixed = scaled_dot_product_attention(q, keys, values, attn_mask=bias, scale=scaling)
+        out.append(mixed.reshape(rows, heads, -1, width).transpose(1, 2))
+    return torch.cat(out, dim=1)
+
+
+_KERNELS = {"grouped": _grouped, "dense": _dense, "folded": _folded}
 
 
 @contextmanager

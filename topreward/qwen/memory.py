@@ -38,12 +38,15 @@ class Load:
     frame_bytes: int = 0
     """Decoded frames that are in memory at once."""
     videos: int = 1
+    mask_copies: int = 1
+    """How often the branches' mask stands in memory (`QwenVL.mask_copies`)."""
 
     @property
     def branch_chunk(self) -> int:
         """Branch tokens per pass: no more activations than the trunk had, and a mask of bounded size."""
         chunk = max(self.trunk_tokens, CHUNK_TOKENS)
-        while chunk > MIN_CHUNK and chunk * (self.trunk_tokens + chunk) > MASK_ELEMENTS * self.videos:
+        most = MASK_ELEMENTS * self.videos // self.mask_copies
+        while chunk > MIN_CHUNK and chunk * (self.trunk_tokens + chunk) > most:
             chunk //= 2
         return chunk
 
@@ -60,6 +63,7 @@ def packed(loads: Sequence[Load], *, patches_at_once: int) -> Load:
         scored=sum(load.scored for load in loads),
         frame_bytes=max(load.frame_bytes for load in loads),
         videos=len(loads),
+        mask_copies=loads[0].mask_copies,
     )
 
 
@@ -82,7 +86,8 @@ def estimate_bytes(model: Any, load: Load, *, block_patches: int) -> int:
         trunk += load.trunk_tokens**2 // load.videos * (heads * (2 * size + 4) + size)
     chunk = min(load.branch_tokens, load.branch_chunk)
     keys = load.trunk_tokens + chunk
-    branch = chunk * per_token + chunk * keys // load.videos * (1 + size) + 2 * keys * heads * width * size
+    mask = chunk * keys // load.videos * (1 + size * load.mask_copies)
+    branch = chunk * per_token + mask + 2 * keys * heads * width * size
     see = load.patches_at_once * (8 * vision.hidden_size + 2 * vision.intermediate_size) * size
     see += load.patches_at_once * PATCH_WIDTH * 4 * 2 + load.frame_bytes * 2  # patches, made from float pixels
     if model.model.visual.config._attn_implementation == "eager":

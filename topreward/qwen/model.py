@@ -22,7 +22,7 @@ from transformers import DynamicCache
 from topreward.errors import ModelError, PromptError
 from topreward.qwen.attention import BRANCH_ATTENTION, BranchPlan, Kernel, attention_set_to
 from topreward.qwen.layout import VIDEO_PAD, VISION_END, VISION_START, Passes, Tokens, VisionTokens
-from topreward.qwen.loading import Checkpoint
+from topreward.qwen.loading import BEFORE_5, Checkpoint
 from topreward.qwen.tower import at_once
 from topreward.qwen.transfer import upload
 
@@ -94,6 +94,12 @@ class QwenVL:
         return bool(self.visual.config._attn_implementation == "sdpa")
 
     @property
+    def mask_copies(self) -> int:
+        """How many query heads of the branch pass have a mask of their own: those that share a KV head, if folded."""
+        config = self.text.config
+        return config.num_attention_heads // config.num_key_value_heads if self.kernel == "folded" else 1
+
+    @property
     def kernels(self) -> dict[str, str]:
         """Which attention each pass runs."""
         return {
@@ -131,7 +137,10 @@ class QwenVL:
 
     def _see(self, patches: Tensor, rows: int, columns: int) -> Features:
         device = _device_of(self.visual.patch_embed.proj)
-        grid_thw = torch.tensor([[len(patches) // (rows * columns), rows, columns]], device=device)
+        # transformers 4.57 reads the sizes on the host, one after the other; 5.x computes with them on the device.
+        on_host = BEFORE_5 and self.sees_at_once
+        sizes = np.array([[len(patches) // (rows * columns), rows, columns]])
+        grid_thw = upload(sizes, torch.device("cpu") if on_host else device)
         # Whoever chose another kernel than sdpa gets the stock tower with that kernel.
         with at_once(self.visual, rows * columns) if self.sees_at_once else nullcontext():
             out = self.visual(patches.to(device, self.visual.dtype), grid_thw=grid_thw)
