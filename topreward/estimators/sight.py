@@ -17,6 +17,7 @@ from torch import Tensor
 from topreward.estimators.call import Call
 from topreward.qwen import pixels
 from topreward.qwen.model import Features, QwenVL
+from topreward.qwen.transfer import upload
 from topreward.sampling import TEMPORAL_PATCH
 
 # Sampled frames decoded, resized and seen together: a long video is never whole in memory.
@@ -98,7 +99,10 @@ def _different(call: Call, frames: NDArray[np.uint8], blocks: NDArray[np.int64])
     alike = np.cumsum(new)[blocks] - 1  # frames that follow each other without change share a number
     _, first, place = np.unique(alike, axis=0, return_index=True, return_inverse=True)
     order = np.sort(first)  # as they come: a video without repetition is seen as it is
-    shown = call.pixels(frames[new])[alike[order].ravel()]
+    shown = call.pixels(frames if new.all() else frames[new])
+    picked = alike[order].ravel()
+    if not np.array_equal(picked, np.arange(len(shown))):
+        shown = shown[upload(picked, shown.device)]
     return shown, np.searchsorted(order, first[place.ravel()])
 
 
@@ -106,5 +110,5 @@ def _spread(features: Features, places: NDArray[np.int64], cells: int) -> Featur
     """A row for each visual token of each block, those of blocks that were seen once included."""
     if places.size * cells == len(features.embeds):
         return features
-    rows = torch.from_numpy((places[:, None] * cells + np.arange(cells)).ravel()).to(features.embeds.device)
+    rows = upload((places[:, None] * cells + np.arange(cells)).ravel(), features.embeds.device)
     return Features(features.embeds[rows], [level[rows] for level in features.deepstack])
