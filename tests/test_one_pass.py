@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from clips import rolled_clip
 from topreward.config import load_protocol
 from topreward.errors import MemoryLimitError, PromptError
+from topreward.estimators.call import Call
+from topreward.estimators.sight import _different
 from topreward.estimators.topreward import TOPReward
 from topreward.qwen.attention import Kernel
 from topreward.qwen.model import QwenVL
@@ -193,6 +196,35 @@ def test_provenance_says_how(tiny: TOPReward) -> None:
     assert made["software"]["transformers"]
     assert made["dtype"] == "float32"
     assert made["layout_version"] == 1
+
+
+def test_frames_are_copied_only_where_some_repeat(tiny: TOPReward) -> None:
+    clip = rolled_clip(count=4, height=64, width=64, fps=2.0)
+    call = Call(tiny.model, clip, [ONE], load_protocol("dense"))
+    frames, blocks = clip.frames(np.arange(4)), np.arange(4).reshape(2, 2)
+    shown, places = _different(call, frames, blocks)
+    assert np.shares_memory(shown.numpy(), frames)
+    assert places.tolist() == [0, 1]
+    still = frames[[0, 0, 1, 1, 0, 0, 1, 1, 1, 1]]
+    shown, places = _different(call, still, np.arange(10).reshape(5, 2))
+    np.testing.assert_array_equal(shown.permute(0, 2, 3, 1).numpy(), still[:8])
+    assert places.tolist() == [0, 1, 2, 3, 3]
+
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_logits_are_summed_in_fp32(device: str, dtype: torch.dtype) -> None:
+    random = torch.Generator().manual_seed(0)
+    head = torch.nn.Linear(64, 20_000, bias=False, device=device, dtype=dtype)  # more than one slice of the head
+    hidden = torch.randn(5, 64, generator=random).to(device, dtype) * 4
+    holder: Any = SimpleNamespace(model=SimpleNamespace(lm_head=head))
+    with torch.inference_mode():
+        logits = QwenVL._logits(holder, hidden)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits.double(), hidden.double() @ head.weight.double().T, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (2, 3)])

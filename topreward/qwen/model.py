@@ -207,6 +207,8 @@ class QwenVL:
         if not plain or head.weight.dtype == torch.float32:
             logits: Tensor = head(hidden.to(head.weight.dtype)).float()
             return logits
+        if _multiplies_into_fp32(hidden, head.weight):
+            return torch.mm(hidden, head.weight.T, out_dtype=torch.float32)
         # fp32 where it is read: bf16 logits near 16 are 1/8 apart. A slice of the head at a time, because the
         # whole of it in fp32 would be gigabytes.
         rows = hidden.float()
@@ -297,6 +299,12 @@ def _device_of(module: Any) -> torch.device:
     """Where a module computes. Weights that accelerate has offloaded are on `meta` between calls."""
     device: torch.device = module.weight.device
     return torch.device(module._hf_hook.execution_device) if device.type == "meta" else device
+
+
+def _multiplies_into_fp32(hidden: Tensor, weight: Tensor) -> bool:
+    """Whether this torch has a product of these two whose sums stay in fp32 (from 2.8, on NVIDIA GPUs)."""
+    able = weight.device.type == "cuda" and torch.version.hip is None and hasattr(torch.ops.aten.mm, "dtype")
+    return able and hidden.dtype == weight.dtype and weight.dtype in (torch.bfloat16, torch.float16)
 
 
 def _chunks(lengths: list[int], limit: int) -> Iterator[tuple[int, int]]:
