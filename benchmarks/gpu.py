@@ -54,7 +54,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     what.add_argument("--quantization", choices=QUANTIZATIONS, action="append", default=[], help="this too, at the end")
     what.add_argument("--repeats", type=int, default=10, help="timed runs of each way (median)")
     what.add_argument("--min-repeats", type=int, default=3, help="as many at least, whatever they take")
-    what.add_argument("--budget", type=float, default=30.0, help="seconds for more repeats than these, per workload")
+    what.add_argument("--budget", type=float, default=20.0, help="seconds for repeats, per workload")
     what.add_argument("--quick", action="store_true", help="small clips, few repeats: shows that all works")
 
     label = parser.add_argument_group("the label workload")

@@ -39,7 +39,7 @@ class Run:
     least: int
     """Fewest repeats, whatever they take."""
     budget: float
-    """Most seconds to spend on the repeats of one workload beyond the fewest."""
+    """Most seconds to spend on the repeats of one workload, unless the fewest take longer."""
     quick: bool
     labelling: Labelling
     patch_embed: Callable[[QwenVL], str]

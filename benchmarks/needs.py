@@ -28,7 +28,7 @@ ALWAYS = {
     "transformers": "transformers",
 }
 LABEL = {"av": "av", "pyarrow.parquet": "pyarrow"}
-QUANTIZED = {"accelerate": "accelerate", "bitsandbytes": "bitsandbytes"}
+QUANTIZED = {"bitsandbytes": "bitsandbytes"}
 ENCODERS = ("libx264", "libsvtav1")
 
 
