@@ -5,6 +5,7 @@ In goes a QwenVL, out come figures; the model stays quantized.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,9 @@ from topreward.qwen.loading import _quantization  # the very settings that loadi
 from topreward.qwen.model import QwenVL
 from topreward.types import Clip
 from ways import Workload
+
+# It says in every call of every layer that int8 computes in float16.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def quantize(model: QwenVL, kind: str) -> int:
