@@ -196,7 +196,7 @@ def test_demo_videos_are_real_files(tmp_path: Path) -> None:
     uri = f"demo:?count=2&seed=3&videos={tmp_path / 'films'}"
     drawn, filmed = open_dataset("demo:?count=2&seed=3"), open_dataset(uri)
     assert not (tmp_path / "films").exists(), "nothing is written before an episode is opened"
-    folder = tmp_path / "films" / f"192px-{demo.world_version()}"
+    folder = tmp_path / "films"
     for a, b in zip(drawn, filmed, strict=True):
         clip = b.clip()
         assert clip.source == str(folder / f"{b.id}.mp4")
@@ -209,14 +209,16 @@ def test_demo_videos_are_real_files(tmp_path: Path) -> None:
     assert (folder / f"{filmed[0].id}.mp4").stat().st_mtime_ns == written, "written once"
 
 
-def test_demo_videos_of_another_size_or_world_are_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_videos_of_another_size_or_world_are_drawn_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = f"demo:?count=1&videos={tmp_path}"
     first = open_dataset(f"{uri}&size=64")[0].clip()
     assert (first.height, open_dataset(f"{uri}&size=96")[0].clip().height) == (64, 96)
+    film = Path(first.source)
+    film.write_bytes(b"no video")
     monkeypatch.setattr(demo, "world_version", lambda: "another")
-    again = open_dataset(f"{uri}&size=64")[0].clip()
-    assert (again.height, Path(again.source).name) == (64, Path(first.source).name)
-    assert again.source != first.source
+    again = open_dataset(f"{uri}&size=96")[0].clip()
+    assert (again.height, again.source) == (96, first.source)
+    assert film.stat().st_size > 1000
 
 
 def test_the_world_version_holds_every_module_that_makes_a_video() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from topreward.errors import ConfigError, DatasetError, nearest
+from topreward.files import write_atomically
 from topreward.types import Clip, Episode
 
 DEFAULT_COUNT = 20
@@ -49,8 +50,8 @@ def open_demo(location: str) -> DemoSource:
     """`location`: nothing, or `?count=<episodes>&seed=<world seed>`; 20 episodes of seed 0 where it is silent.
 
     Also `size` (px, a side), and `kinds` and `tasks`, separated by commas; see `topreward.demo.episodes`. With
-    `videos=<folder>` the episodes come from mp4 files there, in a folder for their size and the world's version; they
-    are written when they are first opened.
+    `videos=<folder>` the episodes come from mp4 files there, written when they are first opened, and again where what
+    lies there is of another size or another version of the world.
     """
     name, _, query = location.partition("?")
     if name:
@@ -75,8 +76,8 @@ def open_demo(location: str) -> DemoSource:
     uri = f"demo:{location}"
     told = [replace(episode, extra={"dataset_uri": uri, **episode.extra}) for episode in episodes]
     if videos is not None:
-        folder = Path(videos) / f"{options.get('size', SIZE[0])}px-{world_version()}"
-        told = [replace(e, load=partial(_from_file, e.load, folder / f"{e.id}.mp4")) for e in told]
+        drawn_as = f"{options.get('size', SIZE[0])} px, world {world_version()}"
+        told = [replace(e, load=partial(_from_file, e.load, Path(videos) / f"{e.id}.mp4", drawn_as)) for e in told]
     return DemoSource(uri, told, (CAMERA,))
 
 
@@ -88,14 +89,16 @@ def world_version() -> str:
     return sha256(b"\0".join(parts)).hexdigest()[:12]
 
 
-def _from_file(draw: Callable[[], Clip], path: Path) -> Clip:
-    """The clip as it comes back from its video file."""
+def _from_file(draw: Callable[[], Clip], path: Path, drawn_as: str) -> Clip:
+    """The clip as it comes back from its video file. `drawn_as` lies beside it, in a hidden file."""
     from topreward.demo.mp4 import write_video
     from topreward.video import read_video
 
-    if not path.is_file():
+    label = path.with_name(f".{path.stem}.drawn")
+    if not (path.is_file() and label.is_file() and label.read_text(encoding="utf-8") == drawn_as):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_video(draw(), path)
+        write_atomically(label, drawn_as)
     return read_video(path)
 
 
