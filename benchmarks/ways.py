@@ -112,7 +112,7 @@ class Workload:
         features = self.model.see(self._patches(counts), self.call.grid)
         cut = layout.trunk_blocks * self.call.cells
         trunk = self.model.prefill(layout, features[slice(0, cut)])
-        chunk = Load(len(layout.trunk), len(layout.branch), 0, 0, 0).branch_chunk
+        chunk = Load(len(layout.trunk), len(layout.branch), 0, 0, 0, mask_copies=self.model.mask_copies).branch_chunk
         hidden = self.model.branch(layout, trunk, features[slice(cut, None)], max_tokens=chunk)
         return self.model.log_probs(hidden, self.answers)
 

@@ -34,7 +34,7 @@ def fp32_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("kernel", ["dense", "grouped"])
+@pytest.mark.parametrize("kernel", ["dense", "folded", "grouped"])
 @pytest.mark.parametrize("protocol", ["paper", "dense"])
 def test_fp32_equals_the_slow_twin_and_the_cpu(
     dense_folder: Path, tiny: TOPReward, protocol: str, kernel: Any, attention: str
