@@ -41,7 +41,9 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--arch", default="qwen3-vl-8b", help="a name in architectures.py")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], help="default: bfloat16 on a GPU, else float32")
-    parser.add_argument("--branch-kernel", choices=["dense", "folded", "grouped"], help="default: what suits the device")
+    parser.add_argument(
+        "--branch-kernel", choices=["dense", "folded", "grouped"], help="default: what suits the device"
+    )
     parser.add_argument("--sdpa", choices=["auto", "cudnn", "flash"], default="auto",
                         help="which attention kernel torch tries first, in every way alike")  # fmt: skip
     parser.add_argument("--linear-patch-embed", nargs="?", choices=["never", "auto", "always"], default="never",
