@@ -89,7 +89,7 @@ def voc_table(summaries: Sequence[Summary]) -> Table:
     """A line per estimator: VOC of the real video, and of every control beside it."""
     controls = _controls(summaries)
     episodes = max(s.trends[REAL].episodes for s in summaries)
-    table = _table(f"VOC over {episodes} episodes: mean, 95 % interval")
+    table = _table(f"VOC over {episodes} episodes: mean, 95 % interval, and how many are defined where not all are")
     table.add_column("estimator", no_wrap=True)
     for control in controls:
         table.add_column(HEADINGS[control], justify="right", no_wrap=True)
@@ -212,8 +212,8 @@ def voc_cell(found: Trend, episodes: int) -> str:
     text = interval(found.voc)
     if found.voc.count == episodes:
         return text
-    flat = f", {found.constant} flat" if found.constant else ""
-    return f"{text}\nn = {found.voc.count} of {episodes}{flat}"
+    flat = f"\n{found.constant} flat" if found.constant else ""
+    return f"{text}\n{found.voc.count}/{episodes}{flat}"
 
 
 def _line(found: Interval) -> str:
