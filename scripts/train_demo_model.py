@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 import tyro
 
 from topreward.demo import checkpoint_folder
@@ -17,7 +18,9 @@ from topreward.demo.schooling import Plan, train
 from topreward.demo.tiny import save
 
 
-def main(out: Path | None = None, log: Path | None = None, keep: Path | None = None, workers: int = 2) -> None:
+def main(
+    out: Path | None = None, log: Path | None = None, keep: Path | None = None, workers: int = 2, device: str = "auto"
+) -> None:
     """Train and save.
 
     Args:
@@ -25,6 +28,7 @@ def main(out: Path | None = None, log: Path | None = None, keep: Path | None = N
         log: file that the log goes to as well.
         keep: folder for the weights after each lesson; what lies there is not trained again.
         workers: processes that draw the footage.
+        device: cpu, cuda, or auto: cuda where there is one.
     """
     lines: list[str] = []
 
@@ -34,9 +38,11 @@ def main(out: Path | None = None, log: Path | None = None, keep: Path | None = N
         if log is not None:
             log.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     plan = Plan()
     write(str(plan))
-    model = train(plan, log=write, workers=workers, keep=keep)
+    model = train(plan, log=write, workers=workers, keep=keep, device=device)
     folder = out or checkpoint_folder()
     save(model, folder)
     size = sum(file.stat().st_size for file in folder.iterdir())

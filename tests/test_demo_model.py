@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,15 +12,19 @@ import torch
 
 from topreward import voc
 from topreward.demo import checkpoint_folder
+from topreward.demo.descent import Descent, Rates, is_inner_matrix
+from topreward.demo.draw import SIZE, Painter
 from topreward.demo.episodes import demo_clip, demo_episodes
-from topreward.demo.footage import SIDE, Footage, film
+from topreward.demo.footage import SIDE, Footage, film, room
 from topreward.demo.lessons import Teacher, side_by_side, target, timestamps
 from topreward.demo.seeing import equal_blocks
 from topreward.demo.tiny import demo_texts, make_model, make_tokenizer
-from topreward.demo.training import answers, pack
+from topreward.demo.training import Course, answers, draw_lessons, pack
 from topreward.demo.world import TASKS, make_rollout
+from topreward.errors import ConfigError
 from topreward.estimators.gvl import GVL
 from topreward.estimators.topreward import TOPReward
+from topreward.evaluation.controls import backwards, frozen
 from topreward.qwen import pixels
 from topreward.qwen.layout import lay_out
 from topreward.qwen.model import QwenVL
@@ -85,8 +90,7 @@ def test_a_success_rises(model: TOPReward, task: str) -> None:
     episodes = demo_episodes(8, seed=71, kinds=["success"], tasks=[task])
     curves = [model.score(e.clip(), e.instruction, protocol="demo") for e in episodes]
     assert np.mean([values(c)[0] for c in curves]) < 0.1
-    # The median: in about one episode of ten the jug or the can is misjudged by a third of its way.
-    assert np.median([values(c)[-1] for c in curves]) > 0.8
+    assert np.mean([values(c)[-1] for c in curves]) > 0.75
     assert np.mean([voc(c.values) for c in curves]) > 0.85
 
 
@@ -135,9 +139,19 @@ def test_one_pass_is_a_plain_forward_per_prefix(model: TOPReward) -> None:
     np.testing.assert_allclose(fast.values, slow.values, atol=2e-4)
 
 
-def test_gvl_answers_parse(model: TOPReward) -> None:
-    curves = list(GVL.sharing(model).score_many(demo_episodes(6, seed=78), protocol="gvl-demo"))
-    assert sum(not np.isnan(c.values).any() for c in curves) >= 5
+def test_gvl_answers_parse_and_tell_forth_from_back(model: TOPReward) -> None:
+    gvl = GVL.sharing(model)
+    episodes = demo_episodes(12, seed=78, kinds=["success"])
+
+    def answered(change: Callable[[Clip], Clip]) -> list[np.ndarray]:
+        changed = [replace(e, load=lambda e=e: change(e.clip()), progress=None) for e in episodes]
+        return [curve.values for curve in gvl.score_many(changed, protocol="gvl-demo")]
+
+    real, still, turned = (answered(change) for change in (lambda clip: clip, frozen, backwards))
+    assert not np.isnan(real + still + turned).any()
+    assert np.nanmean([voc(v) for v in real]) > 0.6
+    assert np.nanmean([voc(v) for v in turned]) < -0.6
+    assert np.mean([np.ptp(v) for v in still]) < 5
 
 
 # -- how it is taught ----------------------------------------------------------------------------------------------
@@ -215,13 +229,79 @@ def test_gvl_lessons_spell_an_answer_that_parses(untrained: QwenVL, films: list[
         read = parse(text, count)
         assert isinstance(read, np.ndarray), text
         assert lesson.answer[-1] == untrained.stop_tokens[0]
-        assert any(np.isin(read, np.round(100 * footage.progress[:, task])).all() for task in range(len(TASKS)))
+        fives = 5 * np.round(20 * footage.progress)
+        assert any(np.isin(read, fives[:, task]).all() for task in range(len(TASKS)))
+        numbers = untrained.decode_text(lesson.answer[lesson.told].tolist())
+        assert numbers == "".join(f"{i}{p:.0f}%\n" for i, p in enumerate(read, 1))[:-1]
+        assert lesson.answer[:-1].tolist() == list(untrained.encode(text.removesuffix("<|im_end|>")))
+
+
+def test_gvl_lessons_grow_from_one_frame_to_all(untrained: QwenVL, films: list[Footage]) -> None:
+    course = Course(steps=100, gvl_from=40)
+    most = [course.most_frames(step) for step in range(100)]
+    assert most[:40] == [0] * 40
+    assert most[40:] == sorted(most[40:])
+    assert set(most[40:]) == set(range(1, 6))
+    teacher, rng = Teacher(untrained), np.random.default_rng(3)
+    assert {len(teacher.gvl_lesson(films[0], rng, 1).blocks) for _ in range(5)} == {2}
+    short = Course(steps=2, lessons=(2, 1), gvl_from=1, gvl_images=2)
+    first, second = draw_lessons(teacher, films, short)
+    assert [len(batch.ids) for batch in first] == [2]
+    assert [len(batch.ids) for batch in second] == [1, 6]
+
+
+def test_inner_matrices_go_one_way_and_the_rest_another(untrained: QwenVL) -> None:
+    inner = {name for name, weight in untrained.model.named_parameters() if is_inner_matrix(name, weight)}
+    assert all("norm" not in name and "embed" not in name and "lm_head" not in name for name in inner)
+    for part in ("attn.qkv", "linear_fc1", "q_proj", "down_proj", "merger"):
+        assert any(part in name for name in inner)
+
+
+def test_descent_goes_down_and_ends_at_rest() -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    named = {f"layers.{name}": weight for name, weight in net.named_parameters()}
+    inputs = torch.randn(64, 4)
+    wanted = inputs[:, :1] - inputs[:, 1:2]
+    descent = Descent([(named, Rates(5e-2, 5e-2))], steps=200, warm_up=0.1)
+    losses = []
+    for _ in range(200):
+        loss = (net(inputs) - wanted).square().mean()
+        losses.append(loss.item())
+        before = [weight.detach().clone() for weight in named.values()]
+        descent.step(loss)
+    moved = max(float((weight.detach() - old).abs().max()) for weight, old in zip(named.values(), before, strict=True))
+    assert losses[-1] < losses[0] / 5
+    assert moved < 1e-4
+
+
+def test_without_muon_training_says_what_it_wants(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(ConfigError, match=r"torch 2\.9"):
+        Descent([], steps=1, warm_up=0.1)
 
 
 def test_footage_is_the_same_every_time() -> None:
     first, second = film(5, 1), film(5, 1)
     np.testing.assert_array_equal(first.frames, second.frames)
     np.testing.assert_array_equal(first.progress, second.progress)
+
+
+def test_a_glimpse_is_a_piece_of_the_same_film() -> None:
+    whole, piece = film(5, 1), film(5, 1, longest=3)
+    places = [i for i in range(len(whole.frames) - 2) if np.array_equal(whole.frames[i : i + 3], piece.frames)]
+    assert len(places) == 1
+    np.testing.assert_array_equal(piece.progress, whole.progress[places[0] : places[0] + 3])
+
+
+def test_films_of_one_room_share_the_table_and_not_the_things() -> None:
+    here = room(5, 0)
+    one, other = (here.around(make_rollout(seed).scene) for seed in (1, 2))
+    assert (one.camera, one.texture, one.wall) == (other.camera, other.texture, other.wall)
+    assert one.places != other.places
+    rollout = replace(make_rollout(1), scene=one)
+    drawn = Painter(rollout, SIZE, here.supersample).frames([0, 5])
+    np.testing.assert_array_equal(Painter(rollout, SIZE, here.supersample, here.table).frames([0, 5]), drawn)
 
 
 def test_clip_of_the_demo_has_the_size_that_was_taught() -> None:

@@ -39,13 +39,20 @@ def as_size(size: int | tuple[int, int]) -> tuple[int, int]:
 class Painter:
     """Draws the frames of one rollout."""
 
-    def __init__(self, rollout: Rollout, size: int | tuple[int, int] = SIZE, supersample: int = SUPERSAMPLE) -> None:
+    def __init__(
+        self,
+        rollout: Rollout,
+        size: int | tuple[int, int] = SIZE,
+        supersample: int = SUPERSAMPLE,
+        table: Image.Image | None = None,
+    ) -> None:
+        """`table`: what `backdrop` gives for this scene and view, where it has been drawn already."""
         self.height, self.width = as_size(size)
         if supersample < 1 or max(self.height, self.width) * supersample > LARGEST:
             raise ConfigError(
                 f"{self.height}x{self.width} px supersampled {supersample} times, want 1 or more and sides to {LARGEST}"
             )
-        self.rollout, self.supersample = rollout, supersample
+        self.rollout, self.supersample, self._table = rollout, supersample, table
         self.view = View(rollout.scene.camera, self.height * supersample, self.width * supersample)
         self._task_of = {task.thing: name for name, task in TASKS.items()}
         self._moving = TASKS[rollout.acted].thing if rollout.acted else None
@@ -96,7 +103,7 @@ class Painter:
     def _ground(self) -> Image.Image:
         """Everything that lies behind the moving thing, and all that lies flat."""
         scene = self.rollout.scene
-        canvas = backdrop(scene, self.view)
+        canvas = self._table.copy() if self._table is not None else backdrop(scene, self.view)
         pen = Pen(canvas, self.view, scene.light)
         things.can_mark(pen, scene)
         for thing in self._order:

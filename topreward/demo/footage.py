@@ -7,7 +7,8 @@ knows nothing of tokens and of training.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from multiprocessing import get_context
 from queue import Queue
 from threading import Thread
@@ -18,13 +19,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from topreward.demo import scene as places
+from topreward.demo.backdrop import backdrop
 from topreward.demo.draw import SIZE, Painter
+from topreward.demo.pen import View
+from topreward.demo.scene import Scene
 from topreward.demo.world import KINDS, TASKS, Rollout, make_rollout
 
 Item = TypeVar("Item")
 
 SIDE = 96
 """px of a training frame: what configs/demo.yaml makes of a demo video."""
+FILMS_PER_ROOM = 4
 REACH = 0.5
 """Distance from its thing beyond which the gripper counts as not near at all, m."""
 
@@ -66,17 +71,49 @@ def nearness(rollout: Rollout, indices: NDArray[np.int64]) -> NDArray[np.float32
     return np.asarray(np.clip(np.stack(columns, axis=1), 0, 1), dtype=np.float32)
 
 
-def film(seed: int, index: int) -> Footage:
-    """Episode `index` of the pool `seed`: task, kind, frame rate and phase are drawn by lot."""
+@dataclass(frozen=True, eq=False)
+class Room:
+    """What a few films share: the empty table, the light and the camera. To draw it is half the work of a film."""
+
+    scene: Scene
+    supersample: int
+    table: Image.Image
+
+    def around(self, scene: Scene) -> Scene:
+        """The things of `scene` in this room."""
+        own = self.scene
+        return replace(scene, camera=own.camera, table=own.table, wall=own.wall, light=own.light, texture=own.texture)
+
+
+@lru_cache(maxsize=1)
+def room(seed: int, index: int) -> Room:
+    """Room `index` of the pool `seed`."""
+    rng = np.random.default_rng([seed, index, 1])
+    scene = places.make_scene(rng)
+    # Mostly without supersampling, which is four times faster; scaled down it looks almost the same.
+    supersample = 2 if rng.random() < 0.25 else 1
+    view = View(scene.camera, SIZE[0] * supersample, SIZE[1] * supersample)
+    return Room(scene, supersample, backdrop(scene, view))
+
+
+def film(seed: int, index: int, longest: int | None = None) -> Footage:
+    """Episode `index` of the pool `seed`: task, kind, frame rate and phase are drawn by lot.
+
+    `longest`: keep only so many frames in a row, from anywhere in the episode.
+    """
     rng = np.random.default_rng([seed, index])
     task, kind = _pick(rng, list(TASKS), TASK_WEIGHTS), _pick(rng, list(KINDS), KIND_WEIGHTS)
     rollout = make_rollout(int(rng.integers(2**53)), task=task, kind=kind)
+    here = room(seed, index // FILMS_PER_ROOM)
+    rollout = replace(rollout, scene=here.around(rollout.scene))
     step = int(rng.integers(4, 9))  # raw frames between sampled ones: 1.9 to 3.75 a second
     indices = np.arange(int(rng.integers(step)), rollout.num_frames, step)
     if rng.random() < 0.5:
         indices[0], indices[-1] = 0, rollout.num_frames - 1
-    # Mostly without supersampling, which is four times faster; scaled down it looks almost the same.
-    painter = Painter(rollout, SIZE, 2 if rng.random() < 0.25 else 1)
+    if longest is not None and indices.size > longest:
+        start = int(rng.integers(indices.size - longest + 1))
+        indices = indices[start : start + longest]
+    painter = Painter(rollout, SIZE, here.supersample, here.table)
     frames = [
         np.asarray(Image.fromarray(f).resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for f in painter.frames(indices)
     ]
@@ -91,9 +128,9 @@ def film(seed: int, index: int) -> Footage:
     )
 
 
-def shoot(count: int, *, seed: int, workers: int = 1) -> list[Footage]:
+def shoot(count: int, *, seed: int, longest: int | None = None, workers: int = 1) -> list[Footage]:
     """The first `count` episodes of the pool `seed`; the same whatever the number of processes."""
-    jobs = [(seed, index) for index in range(count)]
+    jobs = [(seed, index, longest) for index in range(count)]
     if workers <= 1:
         return [film(*job) for job in jobs]
     with get_context("spawn").Pool(workers) as pool:

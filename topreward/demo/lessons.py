@@ -7,6 +7,7 @@ Knows nothing of weights and of learning.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -26,11 +27,11 @@ from topreward.qwen.model import QwenVL
 MOST_FRAMES = 18
 MOST_PREFIXES = 4
 INSTRUCTIONS = 2
-MOST_SHUFFLED = 10
+MOST_SHUFFLED = 5
 """Frames in a GVL prompt, beside the first one."""
 
 # How a clip is retaken. Only the last frame counts for the answer; these make sure that nothing else does.
-RETAKES = {"forward": 0.62, "reversed": 0.14, "frozen": 0.14, "shuffled": 0.10}
+RETAKES = {"forward": 0.56, "reversed": 0.14, "frozen": 0.20, "shuffled": 0.10}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,8 @@ class Lesson:
     """(S,) probability that the answer is true; NaN where `answer` stands."""
     answer: NDArray[np.int64]
     """(S,) id of the one right token; -1 where `truth` stands."""
+    told: NDArray[np.bool_]
+    """(S,) true where the right token is of a frame's number or its percentage: all else is the same in every line."""
 
     def __len__(self) -> int:
         return int(self.ids.size)
@@ -61,11 +64,11 @@ class Lesson:
 def target(progress: NDArray[np.float32], near: NDArray[np.float32]) -> NDArray[np.float32]:
     """The probability of ` True` that is taught: true progress, kept off 0 and 1.
 
-    Of its range, 0.02 tells whether the gripper has come near where nothing is done yet, and whether it has
+    Of its range, 0.03 tells whether the gripper has come near where nothing is done yet, and whether it has
     let go where all is done: stages that progress is blind to, and that a frame shows.
     """
     ready: NDArray[np.float32] = near * (1 - progress) + (1 - near) * progress
-    return (0.01 + 0.96 * progress + 0.02 * ready).astype(np.float32)
+    return (0.01 + 0.95 * progress + 0.03 * ready).astype(np.float32)
 
 
 def retake(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
@@ -93,10 +96,19 @@ def timestamps(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
     return np.asarray(offset + spacing * np.arange(count), dtype=np.float64)
 
 
-def gvl_answer(progress: NDArray[np.float32]) -> str:
-    """The answer that the prompt asks for: a line for each frame, in the order shown."""
-    percentages = np.round(100 * progress).astype(int)
-    return "\n".join(f"Frame {i}: Task Completion Percentages:{p}%" for i, p in enumerate(percentages, 1))
+def gvl_answer(progress: NDArray[np.float32]) -> list[tuple[str, bool]]:
+    """The answer that the prompt asks for, a line for each frame in the order shown, in parts.
+
+    With each part, whether it tells something (a frame's number, its percentage) or is the same in every line.
+    Percentages are told in steps of 5: finer ones cannot be seen, and would be learned as noise.
+    """
+    percentages = [5 * round(20 * float(share)) for share in progress]
+    ends = ["%\n"] * (len(percentages) - 1) + ["%"]
+    parts = []
+    for number, (percentage, end) in enumerate(zip(percentages, ends, strict=True), 1):
+        parts += [("Frame ", False), (str(number), True), (": Task Completion Percentages:", False)]
+        parts.append((f"{percentage}{end}", True))
+    return parts
 
 
 def wording_of(rng: np.random.Generator, task: int) -> str:
@@ -141,17 +153,17 @@ class Teacher:
         odd = np.repeat(shown[np.array(layout.odd_counts, dtype=np.int64) - 1][:, None], 2, axis=1)
         return side_by_side(layout, film.frames[np.concatenate([trunk, odd])], truth)
 
-    def gvl_lesson(self, film: Footage, rng: np.random.Generator) -> Lesson:
-        """Shuffled frames of a clip and the whole right answer, a token at a time."""
+    def gvl_lesson(self, film: Footage, rng: np.random.Generator, most: int = MOST_SHUFFLED) -> Lesson:
+        """Up to `most` shuffled frames of a clip and the whole right answer, a token at a time."""
         task = film.acted if rng.random() < 0.8 else film.task
-        count = min(int(rng.integers(2, MOST_SHUFFLED + 1)), len(film.frames) - 1)
-        inside = np.sort(rng.choice(len(film.frames), count, replace=False))
-        inside[0] = 0
-        order = rng.permutation(inside)
+        count = min(int(rng.integers((most + 1) // 2, most + 1)), len(film.frames))
+        order = rng.choice(len(film.frames), count, replace=False)
         texts = gvl_texts(self.gvl_wording, wording_of(rng, task), [], count)
         grid = film.frames.shape[1] // 32, film.frames.shape[2] // 32
         prompt = lay_out_images(self.encode, self.image, texts=texts, grids=[grid] * (count + 1))
-        answer = np.array([*self.encode(gvl_answer(film.progress[order, task])), self.end])
+        parts = [(self.encode(text), tells) for text, tells in gvl_answer(film.progress[order, task])]
+        answer = np.array([*itertools.chain(*(part for part, _ in parts)), self.end])
+        told = np.repeat([*(tells for _, tells in parts), False], [*(len(part) for part, _ in parts), 1])
         start = len(prompt.tokens)
         # What is read at a token is the next one: the answer begins at the prompt's last token.
         ids = np.concatenate([prompt.tokens.ids, answer[:-1]])
@@ -165,6 +177,7 @@ class Teacher:
             scored=start - 1 + np.arange(len(answer)),
             truth=np.full(len(answer), np.nan, dtype=np.float32),
             answer=answer,
+            told=told,
         )
 
     def _tasks(self, film: Footage, rng: np.random.Generator) -> list[int]:
@@ -192,4 +205,5 @@ def side_by_side(layout: Layout, blocks: NDArray[np.uint8], truth: NDArray[np.fl
         scored=trunk + layout.scored.ravel(),
         truth=truth.ravel(),
         answer=np.full(layout.scored.size, -1),
+        told=np.zeros(layout.scored.size, dtype=bool),
     )

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, linear, mse_loss
 
+from topreward.demo.descent import Descent, Rates
 from topreward.demo.footage import Footage, ahead, hardness
 from topreward.demo.world import TASKS
 from topreward.qwen import pixels
 from topreward.qwen.model import QwenVL
 
 Log = Callable[[str], None]
-FRAMES_PER_BLOCK = 2
 
 
 @contextmanager
@@ -144,23 +144,18 @@ def as_pixels(frames: NDArray[np.uint8], rng: np.random.Generator, groups: NDArr
 
 
 def teach_seeing(
-    model: QwenVL, pool: Sequence[Footage], *, steps: int, blocks: int, rate: float, seed: int, log: Log
+    model: QwenVL, pool: Sequence[Footage], *, steps: int, blocks: int, rates: Rates, seed: int, log: Log
 ) -> None:
     """Train the vision tower by regression of the table's state from its output tokens."""
     torch.manual_seed(seed)
-    readout = Readout(model.visual.config.out_hidden_size)
-    weights = [*model.visual.parameters(), *readout.parameters()]
-    optimiser = torch.optim.AdamW(weights, lr=rate, betas=(0.9, 0.98), weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.15)
+    readout = Readout(model.visual.config.out_hidden_size).to(model.device)
+    weights = dict(model.visual.named_parameters()) | dict(readout.named_parameters())
+    descent = Descent([(weights, rates)], steps=steps, warm_up=0.15)
     seen: list[tuple[float, float]] = []
     with equal_blocks(model):
         for step, batch in enumerate(ahead(draw_batches(pool, np.random.default_rng([seed, 1]), blocks, steps))):
             loss, error = seeing_loss(model, readout, batch)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(weights, 1.0)
-            optimiser.step()
-            schedule.step()
+            descent.step(loss)
             seen.append((float(loss.detach()), error))
             if (step + 1) % 100 == 0:
                 mean = np.mean(seen, axis=0)
@@ -195,12 +190,13 @@ def draw_batches(pool: Sequence[Footage], rng: np.random.Generator, count: int, 
 def seeing_loss(model: QwenVL, readout: Readout, batch: Seen) -> tuple[Tensor, float]:
     """The loss of a batch, and the mean absolute error of all tasks' progress at the blocks' ends."""
     tasks = len(TASKS)
-    with torch.autocast("cpu", torch.bfloat16):
+    states, grippers = batch.states.to(model.device), batch.grippers.to(model.device)
+    with torch.autocast(model.device.type, torch.bfloat16):
         features = model.see(batch.patches, batch.grid)
-    logits, places = readout(features.embeds.float().view(len(batch.states), batch.grid[0] * batch.grid[1], -1))
-    importance = torch.ones(3 * tasks)
+    logits, places = readout(features.embeds.float().view(len(states), batch.grid[0] * batch.grid[1], -1))
+    importance = torch.ones(3 * tasks, device=model.device)
     importance[tasks:] = 0.3  # what counts is the progress at the block's end
-    loss = (binary_cross_entropy_with_logits(logits, batch.states, reduction="none") * importance).mean() * 3
-    loss = loss + 0.5 * mse_loss(places, batch.grippers)
-    error = (logits[:, :tasks].sigmoid() - batch.states[:, :tasks]).abs()
+    loss = (binary_cross_entropy_with_logits(logits, states, reduction="none") * importance).mean() * 3
+    loss = loss + 0.5 * mse_loss(places, grippers)
+    error = (logits[:, :tasks].sigmoid() - states[:, :tasks]).abs()
     return loss, float(error.mean().detach())

@@ -150,12 +150,12 @@ def make_config(tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
-def make_model(tokenizer: Tokenizer, seed: int) -> QwenVL:
-    """Untrained weights in float32, all of them trainable, on the CPU."""
+def make_model(tokenizer: Tokenizer, seed: int, device: str = "cpu") -> QwenVL:
+    """Untrained weights in float32, all of them trainable, the same on every device."""
     config = make_config(tokenizer)
     built = transformers.Qwen3VLConfig.from_dict(json.loads(json.dumps(config)))
     torch.manual_seed(seed)
-    model = transformers.Qwen3VLForConditionalGeneration(built).float().eval()
+    model = transformers.Qwen3VLForConditionalGeneration(built).float().eval().to(device)
     # The dense kernel: it is the one that gradients flow through.
     return QwenVL(Checkpoint(model, tokenizer, {"model": "demo", "model_type": "qwen3_vl"}), kernel="dense")
 
@@ -164,7 +164,7 @@ def save(model: QwenVL, folder: Path, *, template_texts: Sequence[str] = ()) -> 
     """Write a folder as the hub has it: weights in bfloat16, config, tokenizer, processor settings."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
-        name: tensor.detach().to(torch.bfloat16).contiguous()
+        name: tensor.detach().to("cpu", torch.bfloat16).contiguous()
         for name, tensor in model.model.state_dict().items()
         if name != "lm_head.weight"  # tied to the embeddings
     }

@@ -7,7 +7,7 @@ forward of the library's own layers; padded sequences, each with its own mask.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from topreward.demo.descent import Descent, Rates
 from topreward.demo.footage import Footage, ahead, hardness
-from topreward.demo.lessons import Lesson, Teacher
+from topreward.demo.lessons import MOST_SHUFFLED, Lesson, Teacher
 from topreward.demo.seeing import Log, as_pixels, equal_blocks
 from topreward.qwen import pixels
 from topreward.qwen.model import QwenVL
@@ -47,6 +48,12 @@ class Batch:
     """(S,) as in Lesson."""
     answer: Tensor
     """(S,) as in Lesson."""
+    told: Tensor
+    """(S,) as in Lesson."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on `device`."""
+        return replace(self, **{key: value.to(device) for key, value in vars(self).items() if key != "grid"})
 
 
 def pack(lessons: Sequence[Lesson], shown: Tensor) -> Batch:
@@ -74,6 +81,7 @@ def pack(lessons: Sequence[Lesson], shown: Tensor) -> Batch:
         columns=torch.from_numpy(np.concatenate([lesson.scored for lesson in lessons])),
         truth=torch.from_numpy(np.concatenate([lesson.truth for lesson in lessons])),
         answer=torch.from_numpy(np.concatenate([lesson.answer for lesson in lessons])),
+        told=torch.from_numpy(np.concatenate([lesson.told for lesson in lessons])),
     )
 
 
@@ -113,10 +121,13 @@ def answers(model: QwenVL, batch: Batch, *, eyes_shut: bool = False) -> Tensor:
 
 
 def answering_loss(model: QwenVL, batch: Batch, *, eyes_shut: bool = False) -> tuple[Tensor, dict[str, float]]:
-    """Cross-entropy with the right answers, and how far off they are: `digits` is the share of right ones in GVL."""
+    """Cross-entropy with the right answers, and how far off they are.
+
+    `error`: mean |p(True) - truth|. `told`: share of right tokens in GVL's numbers and percentages.
+    """
     true, false = model.answer_id(" True"), model.answer_id(" False")
-    digits = torch.tensor([model.answer_id(digit) for digit in "0123456789"])
-    with torch.autocast("cpu", torch.bfloat16):
+    batch = batch.to(model.device)
+    with torch.autocast(model.device.type, torch.bfloat16):
         logits = answers(model, batch, eyes_shut=eyes_shut)
     log_probs = logits.float().log_softmax(-1)
     soft = batch.answer < 0
@@ -126,72 +137,84 @@ def answering_loss(model: QwenVL, batch: Batch, *, eyes_shut: bool = False) -> t
         losses.append(-(p * log_probs[soft, true] + (1 - p) * log_probs[soft, false]).mean())
         measures["error"] = float((log_probs[soft, true].exp() - p).abs().mean().detach())
     if not soft.all():
-        right = batch.answer[~soft]
-        digit = torch.isin(right, digits)  # the other tokens are the same in all answers
-        losses.append(-log_probs[~soft].gather(1, right[:, None]).mean())
-        measures["digits"] = float((log_probs[~soft].argmax(-1) == right)[digit].float().mean())
-    loss = torch.stack(losses).sum()
-    return loss, {"loss": float(loss.detach()), **measures}
+        surprise = -log_probs.gather(1, batch.answer.clamp(min=0)[:, None])[:, 0]
+        told = batch.told
+        # Two means: most tokens are the same in all answers, and would drown those that have to be seen.
+        losses += [surprise[told].mean(), surprise[~soft & ~told].mean()]
+        measures["told"] = float((log_probs[told].argmax(-1) == batch.answer[told]).float().mean())
+    return torch.stack(losses).sum(), measures
 
 
 @dataclass(frozen=True)
 class Course:
-    """How long and how fast."""
+    """How long, how fast, and what is asked when."""
 
-    steps: int = 1700
-    lessons: int = 10
-    """Progress lessons a step."""
-    gvl_lessons: int = 4
-    """GVL lessons a step."""
-    rate: float = 1.5e-3
+    steps: int = 2100
+    lessons: tuple[int, int] = (12, 8)
+    """Progress lessons a step, before and after `gvl_from`."""
+    gvl_from: int = 800
+    """The step from which GVL is asked as well: by then there is something to tell."""
+    gvl_most: tuple[tuple[float, int], ...] = ((0.4, 1), (0.55, 2), (0.7, 3), (0.8, 4), (1.0, MOST_SHUFFLED))
+    """Until which share of the steps from then on a GVL lesson shows how many frames at most: first the model
+    learns to tell one frame's percentage, then which of several frames a line is about."""
+    gvl_images: int = 28
+    """Images in the GVL lessons of a step, about."""
+    rates: Rates = field(default_factory=Rates)
     seed: int = 1
     vision_rate: float = 0.15
-    """The vision tower's share of the rate: it has learned already."""
-    shut_for: int = 900
+    """The vision tower's share of the rates: it has learned already."""
+    shut_for: int = 1500
     """First steps in which the vision tower stays as it is: an untrained decoder would only spoil it."""
     average: float = 0.997
     """Of the weights over the steps: what is kept at the end."""
 
+    def most_frames(self, step: int) -> int:
+        """Frames in a GVL lesson of this step, at most; 0 before there are any."""
+        share = (step - self.gvl_from) / max(self.steps - self.gvl_from, 1)
+        return 0 if share < 0 else next(frames for until, frames in self.gvl_most if share < until)
 
-def draw_lessons(teacher: Teacher, pool: Sequence[Footage], course: Course) -> Iterator[Batch]:
-    """Batches of lessons on films drawn by lot."""
+
+def draw_lessons(teacher: Teacher, pool: Sequence[Footage], course: Course) -> Iterator[list[Batch]]:
+    """A batch of progress lessons and, later on, one of GVL lessons for each step, on films drawn by lot."""
     rng = np.random.default_rng([course.seed, 2])
     shares = np.cumsum(hardness(pool) / hardness(pool).sum())[:-1]
-    for _ in range(course.steps):
-        films = np.searchsorted(shares, rng.random(course.lessons + course.gvl_lessons))
-        lessons = [teacher.progress_lesson(pool[film], rng) for film in films[: course.lessons]]
-        lessons += [teacher.gvl_lesson(pool[film], rng) for film in films[course.lessons :]]
-        groups = np.concatenate([np.full(len(lesson.blocks), i) for i, lesson in enumerate(lessons)])
-        shown = as_pixels(np.concatenate([lesson.blocks for lesson in lessons]), rng, groups)
-        yield pack(lessons, shown)
+
+    def films(count: int) -> list[Footage]:
+        return [pool[film] for film in np.searchsorted(shares, rng.random(count))]
+
+    for step in range(course.steps):
+        most = course.most_frames(step)
+        lessons = [[teacher.progress_lesson(film, rng) for film in films(course.lessons[most > 0])]]
+        if most:
+            count = max(course.gvl_images // (most + 1), 6)
+            lessons.append([teacher.gvl_lesson(film, rng, most) for film in films(count)])
+        yield [pack(some, shown_in(some, rng)) for some in lessons]
+
+
+def shown_in(lessons: Sequence[Lesson], rng: np.random.Generator) -> Tensor:
+    """(2 · blocks, 3, H, W) levels of all their blocks, each lesson's changed a little in its own way."""
+    groups = np.concatenate([np.full(len(lesson.blocks), i) for i, lesson in enumerate(lessons)])
+    return as_pixels(np.concatenate([lesson.blocks for lesson in lessons]), rng, groups)
 
 
 def teach_answering(model: QwenVL, teacher: Teacher, pool: Sequence[Footage], course: Course, log: Log) -> None:
     """Train the whole model; leaves it with the average of the last weights."""
     core: Any = model.model
-    own = [p for name, p in core.named_parameters() if "visual" not in name]
-    groups = [
-        {"params": own, "lr": course.rate},
-        {"params": list(model.visual.parameters()), "lr": course.rate * course.vision_rate},
-    ]
-    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, [course.rate, course.rate * course.vision_rate], total_steps=course.steps, pct_start=0.1
-    )
-    averaged = {name: weight.detach().clone() for name, weight in core.named_parameters()}
+    named = dict(core.named_parameters())
+    tower = {name: weight for name, weight in named.items() if "visual" in name}
+    decoder = {name: weight for name, weight in named.items() if name not in tower}
+    rates = course.rates
+    descent = Descent([(decoder, rates), (tower, rates.times(course.vision_rate))], steps=course.steps, warm_up=0.1)
+    averaged = {name: weight.detach().clone() for name, weight in named.items()}
     seen: list[dict[str, float]] = []
     with equal_blocks(model):
-        for step, batch in enumerate(ahead(draw_lessons(teacher, pool, course))):
-            loss, measures = answering_loss(model, batch, eyes_shut=step < course.shut_for)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(core.parameters(), 1.0)
-            optimiser.step()
-            schedule.step()
+        for step, batches in enumerate(ahead(draw_lessons(teacher, pool, course))):
+            parts = [answering_loss(model, batch, eyes_shut=step < course.shut_for) for batch in batches]
+            descent.step(torch.stack([loss for loss, _ in parts]).sum())
             with torch.no_grad():
-                for name, weight in core.named_parameters():
+                for name, weight in named.items():
                     averaged[name].lerp_(weight, 1 - course.average if step else 1.0)
-            seen.append(measures)
+            seen.append({key: value for _, measures in parts for key, value in measures.items()})
             if (step + 1) % 50 == 0:
                 means = {key: float(np.mean([m[key] for m in seen if key in m])) for key in seen[-1]}
                 log(f"answering {step + 1:5d}  " + "  ".join(f"{k} {v:.4f}" for k, v in means.items()))
