@@ -111,7 +111,7 @@ def table(report: dict[str, Any]) -> str:
     lines += [
         "",
         f"{report['episodes']} episodes of `{report['dataset']}`, model `{report['model']}`, "
-        f"{machine['threads']} threads of {machine['cpu']}, torch {machine['torch']}, "
+        f"{machine['threads']} thread(s) of {machine['cpu']}, torch {machine['torch']}, "
         f"transformers {machine['transformers']}; medians per episode.",
     ]
     evidence = {found["evidence"] for found in report["estimators"].values()}
