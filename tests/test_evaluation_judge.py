@@ -49,9 +49,11 @@ FLAT = [NAN] * 20
         (around(0.0), around(-0.5), "none"),
         (around(-0.5), around(-0.9), "none"),
         (around(0.9, 9) + [NAN] * 11, FLAT, "undecided"),
-        (around(0.9), around(0.1, 5) + [NAN] * 15, "yes"),  # flat is what it should be; the others waver
-        (around(0.9), around(0.95, 5) + [NAN] * 15, "none"),
-        (around(0.9), [0.1] + [NAN] * 19, "undecided"),
+        (around(0.9), around(0.1, 5) + [NAN] * 15, "yes"),  # flat is what it should be, and counts as 0
+        (around(0.9), [0.9, -0.9] + [NAN] * 18, "yes"),  # two that waver tell nothing
+        (around(0.9), around(0.95, 15) + [NAN] * 5, "none"),
+        (around(0.3), around(0.95, 5) + [NAN] * 15, "none"),
+        (around(0.9), [0.1] + [NAN] * 19, "yes"),
     ],
 )
 def test_what_is_evidence(real: list[float], frozen: list[float], evidence: str) -> None:

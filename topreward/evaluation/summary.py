@@ -30,6 +30,8 @@ class Trend:
     voc: Interval
     voc_failures_as_zero: Interval
     """The same where a failed answer counts as 0 instead of undefined."""
+    voc_flat_as_zero: Interval
+    """The same where a constant curve counts as 0: it does not go with time."""
     voc_median: float
     kendall_tau: Interval
     slope: Interval
@@ -121,6 +123,7 @@ def trend(rows: Sequence[Row]) -> Trend:
         episodes=len(rows),
         voc=bootstrap_mean(vocs),
         voc_failures_as_zero=bootstrap_mean(np.where(failed & undefined, 0.0, vocs)),
+        voc_flat_as_zero=bootstrap_mean(np.where(undefined & ~failed & ~errors, 0.0, vocs)),
         voc_median=float(np.median(vocs[~undefined])) if not undefined.all() else float("nan"),
         kendall_tau=bootstrap_mean([row.kendall_tau for row in rows]),
         slope=bootstrap_mean([row.slope for row in rows]),
@@ -135,7 +138,7 @@ def judge(estimator: str, trends: dict[str, Trend]) -> tuple[Evidence, str]:
 
     It must be defined for at least half of the episodes, above 0, and above the frozen video's: otherwise a video in
     which nothing happens does as well. Both ways to count failed answers must pass. Frozen curves that are constant
-    have no VOC; they are what is hoped for, so that they count as told, and the others are compared.
+    have no VOC; they are what is hoped for: where most are, they count as 0, so that a few that waver decide nothing.
     """
     real, frozen = trends.get(REAL), trends.get(FROZEN)
     if estimator == TIME_INDEX or real is None or frozen is None:
@@ -167,13 +170,14 @@ def _beside_frozen(estimator: str, shown: Interval, counted: str, frozen: Trend,
         return "undecided", (
             f"{estimator}: {told} of {episodes} frozen videos have a curve to set the real VOC beside, too few."
         )
-    if not frozen.voc.count:
-        return "yes", ""
-    if np.isnan(frozen.voc.high):
-        return "undecided", f"{estimator}: too few frozen videos have a defined VOC to set the real one beside them."
-    if frozen.voc.high >= shown.low:
+    mostly_flat = 2 * frozen.constant > told
+    still = frozen.voc_flat_as_zero if mostly_flat else frozen.voc
+    if np.isnan(still.high):
+        return "undecided", f"{estimator}: too few frozen videos have a curve to set the real VOC beside them."
+    if still.high >= shown.low:
+        flat = ", flat ones as 0" if mostly_flat else ""
         return "none", (
-            f"{estimator}: the frozen video's VOC, {_short(frozen.voc)}, reaches the real one's{counted}, "
+            f"{estimator}: the frozen video's VOC{flat}, {_short(still)}, reaches the real one's{counted}, "
             f"{_short(shown)}: this VOC is no evidence that the model sees progress."
         )
     return "yes", ""
