@@ -188,7 +188,7 @@ def _made(
     told = machine()
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "arguments": arguments,
+        "arguments": [Path(a).name if a.startswith("/") else a for a in arguments],  # no folder of this machine
         "machine": told | {"commit": chosen.commit or told["commit"]},
         "gpu": gpu(),
         "parameters": sum(p.numel() for p in model.model.parameters()),
