@@ -6,6 +6,8 @@ import hashlib
 import itertools
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -254,6 +256,24 @@ def test_mp4_round_trip(rollout: Rollout, codec: str, tmp_path: Path) -> None:
     error = np.abs(pixels.astype(int) - clip.frames(np.arange(clip.num_frames)))
     assert pixels.shape[0] == clip.num_frames
     assert error.mean() < 3.5
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads threads from /proc")
+def test_an_encoder_changes_no_threads_priority(tmp_path: Path) -> None:
+    # in a process of its own, as SVT-AV1 looks for its rights once a process
+    code = f"""
+import os
+from pathlib import Path
+from topreward.demo.episodes import demo_clip, demo_rollouts
+from topreward.demo.write import write_video
+def policies():
+    return {{os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")}}
+before = policies()
+clip = demo_clip(next(iter(demo_rollouts(1, seed=0))), 64)
+write_video(clip, Path({str(tmp_path)!r}) / "clip.mp4", codec="av1")
+assert policies() == before, policies()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_videos_that_cannot_be_written_leave_no_file(rollout: Rollout, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from topreward.demo.mp4 import same_priority
+
 GRID = 4
 ON, OFF = (230, 170, 40), (20, 60, 120)
 
@@ -100,6 +102,8 @@ def write_video(
         if tags is not None:
             stream.codec_context.colorspace, stream.codec_context.color_range = tags
         stream.options = dict(options or {})
+        with same_priority():
+            stream.codec_context.open(strict=False)
         sound: Any = output.add_stream("aac", rate=16000) if audio else None
         for number in range(frames):
             frame = av.VideoFrame.from_ndarray(picture(number, height, width), format="rgb24")

@@ -7,8 +7,10 @@ renamed. Knows nothing of episodes.
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -41,6 +43,8 @@ class Mp4:
         self._stream = self._container.add_stream(encoder, rate=Fraction(fps).limit_denominator(1001))
         self._stream.height, self._stream.width, self._stream.pix_fmt = height, width, "yuv420p"
         self._stream.options = {**options, "g": str(gop)}
+        with same_priority():
+            self._stream.codec_context.open(strict=False)
         self.frames_written = 0
 
     def add(self, frames: NDArray[np.uint8]) -> None:
@@ -80,6 +84,36 @@ def write_video(clip: Clip, path: str | os.PathLike[str], *, codec: str = "h264"
     finally:
         temporary.unlink(missing_ok=True)
     return target
+
+
+@contextmanager
+def same_priority() -> Iterator[None]:
+    """Give the program's threads back the scheduling that they had; for opening an encoder in.
+
+    As root, SVT-AV1 puts the thread that opens it, and its own, before all others of the machine (SCHED_FIFO, 99), and
+    they stay there: whatever the program starts later inherits it, and an encoder that waits by spinning (libvpx)
+    then starves the very thread that it waits for, for ever.
+    """
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    before = _scheduling()
+    usual = before[threading.get_native_id()]
+    yield
+    for thread, now in _scheduling().items():
+        policy, priority = before.get(thread, usual)
+        if (policy, priority) != now:
+            with suppress(ProcessLookupError):  # it has ended since
+                os.sched_setscheduler(thread, policy, os.sched_param(priority))
+
+
+def _scheduling() -> dict[int, tuple[int, int]]:
+    """Thread of this process → its policy and real-time priority."""
+    found = {}
+    for thread in (int(task.name) for task in Path("/proc/self/task").iterdir()):
+        with suppress(ProcessLookupError):
+            found[thread] = (os.sched_getscheduler(thread), os.sched_getparam(thread).sched_priority)
+    return found
 
 
 @contextmanager
