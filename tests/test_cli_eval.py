@@ -94,6 +94,21 @@ def test_a_missing_video_is_a_row_and_status_1(
     assert "gone.mp4" in words(capsys)
 
 
+def test_gvl_with_examples(dense_folder: Path, tmp_path: Path) -> None:
+    chosen = ["--dataset", DEMO, "--estimators", "gvl", "--no-controls", "--gvl-examples", "2"]
+    for workers in ("1", "2"):
+        output = tmp_path / workers
+        options = ["--model", str(dense_folder), "--output", str(output), "--num-workers", workers]
+        assert run(*chosen, *options, *FAST) == 0
+        results = json.loads((output / "results.json").read_text())
+        assert [e["id"].split("-")[2] for e in results["episodes"]] == ["000", "001", "003"]
+        for file in (output / "curves").iterdir():
+            [reading] = json.loads(file.read_text())["readings"]
+            [shown] = reading["curve"]["provenance"]["examples"]
+            assert shown.split("-")[2] == "002"
+    assert results["provenance"]["settings"]["dataset"]["examples"] == "2"
+
+
 def test_two_workers(dense_folder: Path, tmp_path: Path) -> None:
     options = ["--model", dense_folder, *FAST, "--dataset", DEMO, "--no-controls", "--estimators", "topreward"]
     assert run(*options, "--output", tmp_path / "two", "--num-workers", "2") == 0
@@ -124,6 +139,8 @@ def test_two_workers(dense_folder: Path, tmp_path: Path) -> None:
         (["--dataset", DEMO, "--camera", "left"], "camera= means nothing for demo: datasets"),
         (["--dataset", DEMO, "--num-workers", "0"], "num_workers is 0"),
         (["--dataset", DEMO, "--gvl-protocol", "gvl-dmo"], "no GVL protocol named 'gvl-dmo'"),
+        (["--dataset", DEMO, "--gvl-examples", "0:4"], "all 4 episodes are examples"),
+        (["--dataset", DEMO, "--gvl-examples", "0", "--estimators", "topreward"], "gvl alone, which is not among"),
         ([], "nothing to score"),
         (["--videos", "a.mp4", "b.mp4", "c.mp4", "--instruction", "x", "y"], "3 videos and 2 instructions"),
         (["--videos", "a.mp4", "a.mp4", "--instruction", "x"], "named twice"),

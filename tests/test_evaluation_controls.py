@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from scorers import Bright, bright_clip, episodes
-from topreward.errors import ConfigError
+from topreward.errors import ConfigError, VideoError
 from topreward.evaluation import Plan, parse_estimators
 from topreward.evaluation.controls import backwards, frozen, other_instructions, time_index
 from topreward.evaluation.episode import frames_needed, measure
 from topreward.evaluation.frames import Remembered
-from topreward.types import Clip
+from topreward.types import Clip, Curve
 
 
 def counted(clip: Clip) -> tuple[Clip, list[list[int]]]:
@@ -77,6 +80,40 @@ def test_an_episode_is_decoded_in_one_go_for_all_estimators_and_controls() -> No
         ("gvl", "frozen"),
         ("gvl", "reversed"),
     ]
+
+
+class Together(Bright):
+    """Also takes several clips at once; for e1 it cannot, and not the reversed one at all."""
+
+    calls: ClassVar[list[int]] = []
+
+    def score_together(self, shown: Sequence[tuple[Clip, Sequence[str]]], *, episode_id: str) -> list[list[Curve]]:
+        self.calls.append(len(shown))
+        if episode_id == "e1":
+            raise VideoError("no room for so many")
+        return [self.score(clip, texts, episode_id=episode_id) for clip, texts in shown]
+
+    def score(self, clip: Clip, instructions: Sequence[str], *, episode_id: str) -> list[Curve]:
+        if episode_id == "e1" and clip.source.endswith("(reversed)"):
+            raise VideoError("no room for one")
+        return super().score(clip, instructions, episode_id=episode_id)
+
+
+def test_a_scorer_that_takes_all_clips_at_once_is_asked_once() -> None:
+    plan = Plan(("topreward", "debiased"))
+    for episode in episodes(2):
+        Together.calls.clear()
+        plain = measure(episode, {"topreward": Bright()}, plan, "task 1")
+        measured = measure(episode, {"topreward": Together()}, plan, "task 1")
+        assert Together.calls == [3]
+        assert [r.control for r in measured.readings] == [r.control for r in plain.readings]
+        for ours, theirs in zip(measured.readings, plain.readings, strict=True):
+            assert ours.seconds > 0
+            if ours.error is None and ours.curve is not None and theirs.curve is not None:
+                np.testing.assert_array_equal(ours.curve.values, theirs.curve.values)
+        # where it fails on all of them, each has its own result or error
+        errors = {r.control: r.error for r in measured.readings if r.error is not None}
+        assert errors == ({"reversed": "no room for one"} if episode.id == "e1" else {})
 
 
 def test_without_controls_only_what_debiased_needs_is_measured() -> None:

@@ -104,3 +104,24 @@ def test_episodes_that_are_not_drawn_are_not_touched(monkeypatch: pytest.MonkeyP
     split = everything[0].split
     if split is not None and all(e.split == split for e in everything):
         assert [e.id for e in Inputs(dataset=uri, subset=1, seed=3, split=split)()] == [e.id for e in drawn]
+
+
+def test_examples_are_not_evaluated(tmp_path: Path) -> None:
+    listing = tmp_path / "episodes.csv"
+    rows = [f"v{i}.mp4,{'train' if i % 2 else 'test'}" for i in range(6)]
+    listing.write_text("\n".join(["path,split", *rows]))
+    uri = f"folder:{listing}"
+
+    def ids(**options: Any) -> list[str]:
+        return [e.id for e in EvalOptions(dataset=uri, instruction=("do it",), **options).inputs()()]
+
+    shown = EvalOptions(dataset=uri, instruction=("do it",), gvl_examples="1,4", subset=2, split="test").inputs()
+    assert [e.id for e in shown.open_examples()] == ["v1.mp4", "v4.mp4"]
+    assert ids(gvl_examples="1,4") == ["v0.mp4", "v2.mp4", "v3.mp4", "v5.mp4"]
+    assert ids(gvl_examples="1,4", split="test") == ["v0.mp4", "v2.mp4"]
+    assert ids(gvl_examples="1,4", episodes="0:3") == ["v0.mp4", "v2.mp4"]
+    assert len(ids(gvl_examples="1,4", subset=4)) == 4
+    for wrong, message in (("0:6", "none is left to evaluate"), ("7", "asks for episode 7")):
+        with pytest.raises(DatasetError, match=message):
+            ids(gvl_examples=wrong)
+    assert EvalOptions(dataset=uri).inputs().open_examples() == ()

@@ -264,18 +264,47 @@ def test_controls_cost_the_vision_tower_what_they_show_anew(talker: GVL, monkeyp
     seen = counted(monkeypatch, talker)
     scorer = GVLScorer(talker, SMALL)
     clip = rolled_clip(count=31, height=64, width=96)
-    real, other = scorer.score(clip, ["fold", "drop the big red cup"], episode_id="a")
+    both = ["fold", "drop the big red cup"]
+    real, other = scorer.score(clip, both, episode_id="a")
     assert seen == [4], "the anchor is one of the frames, and the other instruction shows the same ones"
     assert real.provenance["answer"] != other.provenance["answer"]
-    frozen = scorer.score(controls.frozen(clip), ["fold"], episode_id="a")
-    assert seen == [4, 1]
+    videos = [clip, controls.frozen(clip), controls.backwards(clip)]
+    together = scorer.score_together(list(zip(videos, [both, ["fold"], ["fold"]], strict=True)), episode_id="a")
+    assert seen == [4, 4], "neither the frozen nor the reversed video shows a frame that the real one does not"
+    assert [len(curves) for curves in together] == [2, 1, 1]
     monkeypatch.undo()
-    asked = {"protocol": SMALL, "one_cache": False}
-    one = [Episode("a", text, lambda: clip) for text in ("fold", "drop the big red cup")]
-    slow = [*talker.score_many(one, **asked)]
-    slow += talker.score_many([Episode("a", "fold", lambda: controls.frozen(clip))], **asked)
-    told = [curve.provenance["answer"] for curve in (real, other, *frozen)]
+    asked = [("fold", videos[0]), (both[1], videos[0]), ("fold", videos[1]), ("fold", videos[2])]
+    slow = [
+        next(talker.score_many([Episode("a", text, lambda v=v: v)], protocol=SMALL, one_cache=False))
+        for text, v in asked
+    ]
+    told = [curve.provenance["answer"] for curves in together for curve in curves]
     assert told == [curve.provenance["answer"] for curve in slow]
+    assert told[:2] == [real.provenance["answer"], other.provenance["answer"]]
+
+
+def test_examples_are_decoded_and_seen_once(talker: GVL, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[int] = []
+
+    def load() -> Clip:
+        opened.append(1)
+        return rolled_clip(seed=7, count=30)
+
+    shown = Episode("example", "pour", load)
+    scorer = GVLScorer(talker, SMALL, (shown,))
+    clip = rolled_clip(count=31)
+    [first] = scorer.score(clip, ["pour"], episode_id="a")
+    seen = counted(monkeypatch, talker)
+    [again] = scorer.score(clip, ["pour"], episode_id="a")
+    assert (opened, len(seen)) == ([1], 1)
+    assert first.provenance["examples"] == ["example"]
+    assert first.provenance["answer"] == again.provenance["answer"]
+    # another protocol, or other episodes, are seen anew
+    assert talker.prepare(SMALL.model_copy(update={"seed": 9}), [shown]).protocol.seed == 9
+    assert [e.id for e in talker.prepare(SMALL, [example(7)]).examples] == ["example 7"]
+    assert opened == [1, 1]
+    with pytest.raises(ConfigError, match="6 in-context episodes, want at most 5"):
+        talker.prepare(SMALL, [example(i) for i in range(6)])
 
 
 @pytest.mark.parametrize("examples", [[], [example(7)]], ids=["zero-shot", "one-shot"])

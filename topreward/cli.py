@@ -28,7 +28,7 @@ from rich.progress import (
 )
 
 from topreward.cli_options import ModelOptions, ProtocolOptions, err
-from topreward.errors import DatasetError, TopRewardError
+from topreward.errors import ConfigError, DatasetError, TopRewardError
 
 if TYPE_CHECKING:
     from topreward.evaluation import Folder, ModelSetup, Plan, Run, Summary
@@ -109,6 +109,8 @@ class EvalOptions:
     """auto: paper, or demo for the demo checkpoint."""
     gvl_protocol: str = "auto"
     """gvl, gvl-paper, or a yaml file of your own; auto: gvl, or gvl-demo for the demo checkpoint."""
+    gvl_examples: str | None = None
+    """Up to five episodes, as --episodes has them, that GVL is shown in context; nothing is evaluated on them."""
     num_workers: int = 1
     """Processes, each with a model of its own; they take the GPUs in turn."""
     output: Path | None = None
@@ -123,8 +125,9 @@ class EvalOptions:
     def inputs(self) -> Inputs:
         from topreward.evaluation.inputs import Inputs
 
-        named = {f.name for f in dataclasses.fields(Inputs)} - {"revision"}
-        return Inputs(**{name: getattr(self, name) for name in named}, revision=self.dataset_revision)
+        named = {f.name for f in dataclasses.fields(Inputs)} - {"revision", "examples"}
+        asked = {name: getattr(self, name) for name in named}
+        return Inputs(**asked, revision=self.dataset_revision, examples=self.gvl_examples)
 
     def setup(self, plan: Plan) -> ModelSetup:
         from topreward.evaluation import ModelSetup
@@ -225,6 +228,10 @@ def _measure(options: EvalOptions, share: Any = None) -> tuple[Run, list[Summary
     plan = evaluation.Plan(evaluation.parse_estimators(options.estimators), options.controls, options.seed)
     setup = options.setup(plan)
     inputs, skipped = options.inputs().pinned()
+    if inputs.examples is not None:
+        if "gvl" not in plan.bases:
+            raise ConfigError("--gvl-examples are shown to gvl alone, which is not among --estimators")
+        setup = dataclasses.replace(setup, gvl_examples=inputs.open_examples)
     settings = {**setup.settings(), "dataset": {**inputs.settings(), "skipped": list(skipped)}}
     runs: list[Run] = []
 

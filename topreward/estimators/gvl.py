@@ -45,6 +45,7 @@ class GVL:
         """`memory_limit`: bytes a call may take beyond the weights; by default what the device has free."""
         self.model = model
         self.memory_limit = memory_limit
+        self._prepared: Showing | None = None
 
     @classmethod
     def from_pretrained(cls, name: str | PathLike[str], **options: Unpack[LoadOptions]) -> GVL:
@@ -55,6 +56,17 @@ class GVL:
     def sharing(cls, estimator: TOPReward) -> GVL:
         """On the model that a TOPReward has loaded: no second copy."""
         return cls(estimator.model, memory_limit=estimator.memory_limit)
+
+    @torch.inference_mode()
+    def prepare(self, protocol: GVLProtocolLike, examples: Sequence[Episode]) -> Showing:
+        """Decode and see in-context episodes, before the first call that shows them; they are kept for the next ones.
+
+        Raises ConfigError for too many, DatasetError for one without honest percentages, VideoError.
+        """
+        wanted = load_gvl_protocol(protocol)
+        if self._prepared is None or not self._prepared.shows(wanted, examples):
+            self._prepared = Showing(self.model, wanted, examples)
+        return self._prepared
 
     def score(
         self,
@@ -112,12 +124,11 @@ class GVL:
 class _Call:
     """A protocol and its in-context episodes, for one or many episodes."""
 
-    @torch.inference_mode()
     def __init__(self, estimator: GVL, protocol: GVLProtocolLike, examples: Sequence[Episode]) -> None:
         self.model = estimator.model
         self.memory_limit = estimator.memory_limit
-        self.protocol = load_gvl_protocol(protocol)
-        self.showing = Showing(self.model, self.protocol, examples)
+        self.showing = estimator.prepare(protocol, examples)
+        self.protocol = self.showing.protocol
 
     def ask(self, clip: Clip, instruction: str, key: str, *, episode_id: str | None = None) -> Asked:
         """Lay out a clip, see that it fits, and decode it."""

@@ -64,9 +64,15 @@ class Showing:
         self.protocol = protocol
         self.image = image_tokens(model)
         gvl_prompts.refuse_bad_examples(examples, MAX_EXAMPLES)
+        self.given = tuple(examples)
         self.examples = [self._example(e) for e in examples]
         self.first = 1 + sum(len(e.percentages) for e in self.examples)
         """Number of the first frame to be judged."""
+
+    def shows(self, protocol: GVLProtocol, examples: Sequence[Episode]) -> bool:
+        """Whether it was made of this protocol and of these very episodes."""
+        same = len(examples) == len(self.given) and all(a is b for a, b in zip(examples, self.given, strict=True))
+        return same and protocol == self.protocol
 
     def question(self, clip: Clip, instruction: str, key: str, *, episode_id: str | None = None) -> Question:
         """`key`: decides, with the seed, in which order the frames are shown. Raises PromptError."""

@@ -7,8 +7,10 @@ its error; only `reraise` stops. Decodes the video once. Knows nothing of other 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -129,8 +131,8 @@ def measure(
         return _with(known, error=describe_error(failure))
     readings: list[Reading] = []
     for base in plan.bases:
-        for shown, texts, names in _calls(remembered.clip, known, plan, base):
-            readings += _attempt(base, scorers[base], shown, texts, names, episode.id, remembered, reraise)
+        reader = _Reader(base, scorers[base], episode.id, remembered, reraise)
+        readings += reader.read(_calls(remembered.clip, known, plan, base))
     return _with(
         known,
         num_frames=clip.num_frames,
@@ -174,50 +176,80 @@ def describe_error(failure: BaseException) -> str:
     return text if isinstance(failure, TopRewardError) else f"unexpected {type(failure).__name__}: {text}"
 
 
-def _calls(clip: Clip, episode: Measured, plan: Plan, base: str) -> list[tuple[Clip, tuple[str, ...], tuple[str, ...]]]:
-    """The calls of a scorer: a clip, the instructions that share its pass, and what their curves are."""
+@dataclass(frozen=True)
+class _Call:
+    """A clip, the instructions that share its pass, and what their curves are."""
+
+    clip: Clip
+    texts: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+def _calls(clip: Clip, episode: Measured, plan: Plan, base: str) -> list[_Call]:
+    """What a scorer is asked."""
     own: tuple[str, ...] = (episode.instruction,)
     both = own if episode.other_instruction is None else (*own, episode.other_instruction)
-    calls = [(clip, both, (REAL, OTHER)[: len(both)])]
+    calls = [_Call(clip, both, (REAL, OTHER)[: len(both)])]
     if plan.needs_frozen(base):
         # Only `debiased` takes the frozen curve of the other instruction.
         texts = both if plan.debiases(base) else own
-        calls.append((controls.frozen(clip), texts, (FROZEN, FROZEN_OTHER)[: len(texts)]))
+        calls.append(_Call(controls.frozen(clip), texts, (FROZEN, FROZEN_OTHER)[: len(texts)]))
     if plan.controls:
-        calls.append((controls.backwards(clip), own, (REVERSED,)))
+        calls.append(_Call(controls.backwards(clip), own, (REVERSED,)))
     return calls
 
 
-def _attempt(
-    base: str,
-    scorer: Scorer,
-    clip: Clip,
-    texts: Sequence[str],
-    names: Sequence[str],
-    episode_id: str,
-    remembered: Remembered,
-    reraise: bool,
-) -> list[Reading]:
-    """One call's readings. Frames that had to be decoded again do not count as the scorer's time."""
-    start, decoding = time.perf_counter(), remembered.seconds
-    curves: list[Curve] = []
-    error = None
-    try:
-        curves = scorer.score(clip, texts, episode_id=episode_id)
-        if len(curves) != len(texts):
-            raise CurveError(f"{base} gave {len(curves)} curves for {len(texts)} instructions")
-    except Exception as failure:
-        if reraise:
-            raise
-        error = describe_error(failure)
-    seconds = time.perf_counter() - start - (remembered.seconds - decoding)
-    if error is not None:
-        return [Reading(base, name, None, error, seconds / len(names)) for name in names]
-    named = [c.with_values(c.values, c.unit, episode_id=episode_id) for c in curves]
-    return [
-        Reading(base, name, curve, None, seconds * share)
-        for name, curve, share in zip(names, named, shares(named), strict=True)
-    ]
+@dataclass(frozen=True)
+class _Reader:
+    """A scorer at work on one episode."""
+
+    base: str
+    scorer: Scorer
+    episode_id: str
+    remembered: Remembered
+    reraise: bool
+
+    def read(self, calls: list[_Call]) -> list[Reading]:
+        """All readings: together where the scorer can, one call after the other where it cannot, or where that fails,
+        so that each has its own error."""
+        together = getattr(self.scorer, "score_together", None)
+        if together is not None and len(calls) > 1:
+            shown = [(call.clip, call.texts) for call in calls]
+            with suppress(Exception):
+                return self._timed(calls, partial(together, shown, episode_id=self.episode_id))
+        readings = []
+        for call in calls:
+            start = self._clock()
+            try:
+                readings += self._timed([call], partial(self._alone, call))
+            except Exception as failure:
+                if self.reraise:
+                    raise
+                seconds = (self._clock() - start) / len(call.names)
+                readings += [Reading(self.base, name, None, describe_error(failure), seconds) for name in call.names]
+        return readings
+
+    def _alone(self, call: _Call) -> list[list[Curve]]:
+        return [self.scorer.score(call.clip, call.texts, episode_id=self.episode_id)]
+
+    def _timed(self, calls: list[_Call], score: Callable[[], list[list[Curve]]]) -> list[Reading]:
+        """The readings of calls that are made at once; they share the time."""
+        start = self._clock()
+        found = score()
+        seconds = self._clock() - start
+        for call, curves in zip(calls, found, strict=True):
+            if len(curves) != len(call.texts):
+                raise CurveError(f"{self.base} gave {len(curves)} curves for {len(call.texts)} instructions")
+        names = [name for call in calls for name in call.names]
+        named = [c.with_values(c.values, c.unit, episode_id=self.episode_id) for curves in found for c in curves]
+        return [
+            Reading(self.base, name, curve, None, seconds * share)
+            for name, curve, share in zip(names, named, shares(named), strict=True)
+        ]
+
+    def _clock(self) -> float:
+        """s; stands still while frames are decoded again, which is not the scorer's time."""
+        return time.perf_counter() - self.remembered.seconds
 
 
 def shares(curves: Sequence[Curve]) -> list[float]:

@@ -49,17 +49,26 @@ class Inputs:
     """hdf5: turn the frames upside down."""
     root: str | None = None
     """The folder that a listing's paths may not leave."""
+    examples: str | None = None
+    """Episodes to learn from rather than to evaluate, by position as `episodes` has it."""
     calibration_split: str | None = None
     """What success thresholds will be fitted on: only checked here, before hours of work depend on it."""
 
     def __call__(self) -> Sequence[Episode]:
         """Open them; no video is decoded. Raises ConfigError, DatasetError."""
-        return self._select(self._open())
+        return self._select(self._open(), {episode.id for episode in self.open_examples()})
+
+    def open_examples(self) -> Sequence[Episode]:
+        """Open those named as examples, which are not among the others. Raises ConfigError, DatasetError."""
+        if self.examples is None:
+            return ()
+        chosen = {"episodes": self.examples, "examples": None, "subset": None, "split": None}
+        return dataclasses.replace(self, **chosen, calibration_split=None)()  # type: ignore[arg-type]
 
     @property
     def _drawn_at_once(self) -> bool:
         """Whether the subset is drawn while the dataset is opened, so that no other episode is looked at."""
-        return self.dataset is not None and self.split is None
+        return self.dataset is not None and self.split is None and self.examples is None
 
     def pinned(self) -> tuple[Inputs, tuple[str, ...]]:
         """The same, with the commit that a hub dataset is at now, so that all workers open that one; and the ids of
@@ -130,10 +139,14 @@ class Inputs:
         loads = [partial(read_video, video, fps=self.fps) for video in videos]
         return [Episode(name, text, load) for name, text, load in zip(ids, texts, loads, strict=True)]
 
-    def _select(self, opened: Sequence[Episode]) -> Sequence[Episode]:
+    def _select(self, opened: Sequence[Episode], examples: set[str]) -> Sequence[Episode]:
         chosen: Sequence[Episode] = opened
+        if examples:
+            chosen = [episode for episode in opened if episode.id not in examples]
+            if not chosen:
+                raise DatasetError(f"all {len(opened)} episodes are examples; none is left to evaluate")
         if self.split is not None:
-            chosen = [episode for episode in opened if episode.split == self.split]
+            chosen = [episode for episode in chosen if episode.split == self.split]
             if not chosen:
                 names = sorted({episode.split for episode in opened if episode.split})
                 there = f"there are {', '.join(names)}" if names else "the episodes name no splits"

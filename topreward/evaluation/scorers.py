@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -27,7 +29,11 @@ if TYPE_CHECKING:
 
 
 class Scorer(Protocol):
-    """Anything that makes Curves."""
+    """Anything that makes Curves.
+
+    One that is cheaper on several clips at once also has `score_together(shown, *, episode_id)`: clips of one episode,
+    each with its instructions, in; a list of Curves for each of them out, as `score` would make them.
+    """
 
     def frames(self, clip: Clip) -> NDArray[np.int64]:
         """Raw frames that `score` will ask the clip for."""
@@ -56,18 +62,28 @@ class TOPRewardScorer:
 
 @dataclass(frozen=True)
 class GVLScorer:
-    """Percentages in words; several instructions are answered in one batch, which sees each distinct frame once."""
+    """Percentages in words; all that is asked about an episode is answered in one batch, which sees a frame once."""
 
     estimator: GVL
     protocol: GVLProtocol
+    examples: tuple[Episode, ...] = ()
+    """Shown in context, with their percentages."""
 
     def frames(self, clip: Clip) -> NDArray[np.int64]:
         return np.union1d([0], even_frames(clip.num_frames, self.protocol.num_frames))
 
     def score(self, clip: Clip, instructions: Sequence[str], *, episode_id: str) -> list[Curve]:
+        return self.score_together([(clip, instructions)], episode_id=episode_id)[0]
+
+    def score_together(self, shown: Sequence[tuple[Clip, Sequence[str]]], *, episode_id: str) -> list[list[Curve]]:
         # As episodes, because the order in which GVL shows frames is drawn from the id: the controls' is the same.
-        asked = [Episode(episode_id, text, lambda: clip) for text in instructions]
-        return list(self.estimator.score_many(asked, protocol=self.protocol, batch_size=len(asked)))
+        asked = [Episode(episode_id, text, partial(_itself, clip)) for clip, texts in shown for text in texts]
+        curves = self.estimator.score_many(asked, protocol=self.protocol, batch_size=len(asked), examples=self.examples)
+        return [list(islice(curves, len(texts))) for _, texts in shown]
+
+
+def _itself(clip: Clip) -> Clip:
+    return clip
 
 
 @dataclass(frozen=True)
@@ -80,9 +96,14 @@ class ModelSetup:
     gvl_protocol: GVLProtocol
     options: Mapping[str, Any] = field(default_factory=dict)
     """`TOPReward.from_pretrained`'s, the model's name among them as `name`."""
+    gvl_examples: Callable[[], Sequence[Episode]] | None = None
+    """Opens the episodes that GVL is shown in context; must pickle for more than one worker."""
 
     def __call__(self, worker: int = 0, workers: int = 1) -> dict[str, Scorer]:
-        """Load the model for one of `workers` processes. Raises ModelError."""
+        """Load the model for one of `workers` processes, and see the in-context episodes.
+
+        Raises ModelError; ConfigError, DatasetError and VideoError for the in-context episodes.
+        """
         import torch
 
         from topreward.estimators.topreward import TOPReward
@@ -97,7 +118,10 @@ class ModelSetup:
             if base == "gvl":
                 from topreward.estimators.gvl import GVL
 
-                scorers[base] = GVLScorer(GVL.sharing(estimator), self.gvl_protocol)
+                gvl = GVL.sharing(estimator)
+                examples = tuple(self.gvl_examples()) if self.gvl_examples else ()
+                gvl.prepare(self.gvl_protocol, examples)  # what is wrong with them is told before any episode is scored
+                scorers[base] = GVLScorer(gvl, self.gvl_protocol, examples)
             else:
                 scorers[base] = TOPRewardScorer(estimator, self.protocol)
         return scorers
