@@ -3,9 +3,9 @@
     python benchmarks/topreward_vs_gvl.py --json benchmarks/results/topreward_vs_gvl.json
     python benchmarks/topreward_vs_gvl.py --model qwen3-vl --dataset lerobot:<folder or hub id> --subset 20
 
-Both run in one process, each episode decoded once for both, with all controls; seconds are of the real videos alone,
-without decoding, and medians over episodes; tokens are of the same part of the work. `table` makes the README's table
-from the JSON.
+Both run in one process, each episode decoded once for both, with all controls. What they cost is measured after that,
+on the first episodes again (`--cost-episodes`), without controls: seconds of one video after the other, without
+decoding, and the tokens of the same work; medians over episodes. `table` makes the README's table from the JSON.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from topreward.evaluation.inputs import Inputs
 from topreward.evaluation.plan import REAL
 from topreward.evaluation.results import results_dict
 from topreward.evaluation.rows import EpisodeRows
+from topreward.evaluation.suite import LoadOnce
 from topreward.files import write_atomically
 from topreward.report.tables import show_results
 
@@ -53,20 +54,25 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     )
     plan = Plan(ESTIMATORS)
     setup = chosen.setup(plan)
+    scorers = LoadOnce(setup)
     inputs = Inputs(dataset=options.dataset, subset=options.subset)
     with Folder(options.output) as folder:
         settings = {**setup.settings(), "dataset": inputs.settings()}
-        run = evaluate(setup, inputs, plan, folder, settings=settings)
+        run = evaluate(scorers, inputs, plan, folder, settings=settings)
         summaries = summarise(run.episodes, plan)
         show_results(console, run, summaries)
         results = results_dict(folder, run, summaries)
+    with Folder() as unkept:
+        alone = Plan(plan.bases, controls=False)
+        timed = evaluate(scorers, lambda: inputs()[: options.cost_episodes], alone, unkept)
     return {
         "model": options.model,
         "dataset": options.dataset,
         "episodes": results["episodes_done"],
         "errors": results["episodes_failed"],
         "estimators": results["estimators"],
-        "per_episode": {base: per_episode(run.episodes, base) for base in plan.bases},
+        "per_episode": {base: per_episode(timed.episodes, base) for base in plan.bases},
+        "cost_episodes": len(timed.episodes),
         "provenance": results["provenance"],
         "machine": machine(),
     }
@@ -112,7 +118,8 @@ def table(report: dict[str, Any]) -> str:
         "",
         f"{report['episodes']} episodes of `{report['dataset']}`, model `{report['model']}`, "
         f"{machine['threads']} thread(s) of {machine['cpu']}, torch {machine['torch']}, "
-        f"transformers {machine['transformers']}; medians per episode.",
+        f"transformers {machine['transformers']}; s and tokens: medians over {report['cost_episodes']} of them, "
+        "each video alone, without decoding.",
     ]
     evidence = {found["evidence"] for found in report["estimators"].values()}
     if "none" in evidence:
@@ -161,6 +168,7 @@ def main() -> None:
     parser.add_argument("--gvl-protocol", default="auto")
     parser.add_argument("--device")
     parser.add_argument("--output", type=Path, help="keep the run's folder, and go on in it")
+    parser.add_argument("--cost-episodes", type=int, default=20, help="how many are timed, after all were scored")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     console = Console()

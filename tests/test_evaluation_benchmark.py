@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from rich.console import Console
 
 from scorers import Answers, Bright, Load, episodes
 from topreward.evaluation import Folder, Plan, evaluate, summarise
 from topreward.evaluation.results import results_dict
+from topreward.evaluation.scorers import GVLScorer
 from topreward.types import Clip, Curve, Episode
-from topreward_vs_gvl import ESTIMATORS, per_episode, table
+from topreward_vs_gvl import ESTIMATORS, measure, per_episode, table
 
 MACHINE = {"threads": 1, "cpu": "a CPU", "torch": "2", "transformers": "5"}
 
@@ -39,7 +44,7 @@ def report_of(gvl: Any, listed: list[Episode]) -> dict[str, Any]:
         results = results_dict(folder, run, summarise(run.episodes, plan))
     cost = {base: per_episode(run.episodes, base) for base in plan.bases}
     known = {"dataset": "d", "model": "m", "episodes": len(listed), "machine": MACHINE}
-    report = {**known, "estimators": results["estimators"], "per_episode": cost}
+    report = {**known, "estimators": results["estimators"], "per_episode": cost, "cost_episodes": len(listed)}
     loaded: dict[str, Any] = json.loads(json.dumps(report, allow_nan=False))
     return loaded
 
@@ -59,6 +64,23 @@ def test_one_constant_and_nineteen_failed_curves_are_not_flat() -> None:
 
 def test_curves_that_are_all_flat_are_flat() -> None:
     assert row(table(report_of(Answers(), episodes(4))), "GVL")[2] == "flat"
+
+
+def test_costs_are_of_each_video_alone(dense_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    real = GVLScorer.score_together
+
+    def spied(self: GVLScorer, shown: Any, *, episode_id: str) -> Any:
+        asked.append(sum(len(texts) for _, texts in shown))
+        return real(self, shown, episode_id=episode_id)
+
+    monkeypatch.setattr(GVLScorer, "score_together", spied)
+    chosen = {"model": str(dense_folder), "device": "cpu", "dataset": "demo:?count=3&size=96", "subset": None}
+    chosen |= {"protocol": "demo", "gvl_protocol": "gvl-demo", "output": None, "cost_episodes": 2}
+    report = measure(argparse.Namespace(**chosen), Console(quiet=True))
+    assert asked == [4, 4, 4, 1, 1]
+    assert (report["episodes"], report["cost_episodes"]) == (3, 2)
+    assert all(report["per_episode"][base]["seconds"] > 0 for base in ("topreward", "gvl"))
 
 
 def test_a_method_that_never_ran_has_no_cost() -> None:
