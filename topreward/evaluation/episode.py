@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -130,8 +129,9 @@ def measure(
             raise
         return _with(known, error=describe_error(failure))
     readings: list[Reading] = []
+    notes = [remembered.note] if remembered.note else []
     for base in plan.bases:
-        reader = _Reader(base, scorers[base], episode.id, remembered, reraise)
+        reader = _Reader(base, scorers[base], episode.id, remembered, reraise, notes)
         readings += reader.read(_calls(remembered.clip, known, plan, base))
     return _with(
         known,
@@ -140,7 +140,7 @@ def measure(
         decoded_frames=remembered.decoded,
         readings=tuple(readings),
         progress=progress,
-        notes=(remembered.note,) if remembered.note else (),
+        notes=tuple(notes),
         stamp=read_from,
     )
 
@@ -208,6 +208,8 @@ class _Reader:
     episode_id: str
     remembered: Remembered
     reraise: bool
+    notes: list[str]
+    """Gets what a careful reader must know."""
 
     def read(self, calls: list[_Call]) -> list[Reading]:
         """All readings: together where the scorer can, one call after the other where it cannot, or where that fails,
@@ -215,8 +217,10 @@ class _Reader:
         together = getattr(self.scorer, "score_together", None)
         if together is not None and len(calls) > 1:
             shown = [(call.clip, call.texts) for call in calls]
-            with suppress(Exception):
+            try:
                 return self._timed(calls, partial(together, shown, episode_id=self.episode_id))
+            except Exception as failure:
+                self.notes.append(f"{self.base} was asked one after the other: together, {describe_error(failure)}")
         readings = []
         for call in calls:
             start = self._clock()
