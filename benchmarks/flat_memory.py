@@ -2,9 +2,9 @@
 
     python benchmarks/flat_memory.py [--episodes 500] [--json benchmarks/results/flat_memory.json]
 
-Demo episodes under the paper protocol (15 prefixes), with all controls, through a tiny random Qwen3-VL in this
-process: what grows is the harness, not the model. The longest clips come first, so that no later one raises the peak
-by its length. Prints the peak resident set after 50 episodes, after all of them, and after results.json and
+Demo episodes under the paper protocol (15 prefixes), by all estimators and with all controls, through the demo model in
+this process: what grows is the harness, not the model. The longest clips come first, so that no later one raises the
+peak by its length. Prints the peak resident set after 50 episodes, after all of them, and after results.json and
 episodes.parquet are written.
 """
 
@@ -13,44 +13,30 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import track
 
-from common import machine, random_model
-from topreward.config import load_protocol
+from common import machine
+from topreward.cli import EvalOptions
+from topreward.cli_options import ModelOptions, ProtocolOptions
 from topreward.datasets import open_dataset
-from topreward.estimators.topreward import TOPReward
-from topreward.evaluation import Folder, Plan, Scorer, evaluate, summarise
+from topreward.evaluation import Folder, Plan, evaluate, summarise
 from topreward.evaluation.results import write_results
 from topreward.evaluation.rows import EpisodeRows
-from topreward.evaluation.scorers import TOPRewardScorer
 from topreward.files import write_atomically
 
-TEXT = {
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 64,
-}
-VISION = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "deepstack_visual_indexes": [0, 1]}
-INSTRUCTIONS = ("pick up the cup", "pick the cup up")
 WARM = 50
 
 
 def measure(episodes: int, folder: Path) -> dict[str, Any]:
     """Peak resident set (MiB) after WARM episodes, after all, and after the results are written."""
-    estimator = TOPReward(random_model(TEXT, VISION))
-    scorers: dict[str, Scorer] = {"topreward": TOPRewardScorer(estimator, load_protocol("paper"))}
-    # Worded anew: the benchmarks' tokenizer knows the words of these two, and not all of the demo world's.
+    plan = Plan()
+    chosen = EvalOptions(model=ModelOptions(model="demo", device="cpu"), protocol=ProtocolOptions(protocol="paper"))
     opened = open_dataset(f"demo:?count={episodes}&size=128")
-    longest_first = sorted(opened, key=lambda episode: -episode.clip().num_frames)
-    dataset = [replace(e, instruction=INSTRUCTIONS[i % 2]) for i, e in enumerate(longest_first)]
+    dataset = sorted(opened, key=lambda episode: -episode.clip().num_frames)
     peaks: list[float] = []
     prefixes: list[int] = []
 
@@ -60,10 +46,9 @@ def measure(episodes: int, folder: Path) -> dict[str, Any]:
         prefixes.append(max(row.prefixes for row in episode.rows))
         next(bar, None)
 
-    plan = Plan()
     with Folder(folder) as kept:
         bar = iter(track(range(episodes), "episodes", console=Console(stderr=True)))
-        run = evaluate(lambda worker, workers: scorers, lambda: dataset, plan, kept, on_done=on_done)
+        run = evaluate(chosen.setup(plan), lambda: dataset, plan, kept, on_done=on_done)
         write_results(kept, run, summarise(run.episodes, plan))
     written = peak_mib()
     return {

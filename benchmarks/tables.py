@@ -72,8 +72,8 @@ def flat_memory() -> str:
             f"| after {report['episodes']} episodes | {peak['all']:.0f} |",
             f"| after the results were written | {peak['written']:.0f} |",
             "",
-            f"{report['prefixes']} prefixes each, all controls, a tiny random model on {report['machine']['cpu']}; "
-            f"growth {report['growth']:.1%}, with writing {report['growth_written']:.1%}.",
+            f"{report['prefixes']} prefixes each, all estimators and controls, the demo model on "
+            f"{report['machine']['cpu']}; growth {report['growth']:.1%}, with writing {report['growth_written']:.1%}.",
         ]
     )
 

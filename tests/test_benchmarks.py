@@ -16,6 +16,7 @@ import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
 import device
+import flat_memory
 import flops
 import gpu
 import jobs
@@ -312,3 +313,16 @@ def test_transformers_is_one_that_the_settings_are_known_of() -> None:
     settings = transformers.BitsAndBytesConfig(load_in_8bit=True)
     assert settings.llm_int8_threshold == 6.0
     assert settings.bnb_4bit_use_double_quant is False
+
+
+# -- memory --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from /proc")
+def test_memory_of_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flat_memory, "WARM", 1)
+    found = flat_memory.measure(2, tmp_path)
+    assert (found["episodes"], found["prefixes"]) == (2, 15)
+    assert 0 < found["peak_mib"]["warm"] <= found["peak_mib"]["all"] <= found["peak_mib"]["written"]
+    rows = json.loads((tmp_path / "results.json").read_text())["estimators"]
+    assert set(rows) == {"topreward", "log_odds", "debiased", "gvl", "time_index"}

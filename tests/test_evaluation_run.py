@@ -231,6 +231,13 @@ def test_a_worker_that_dies_is_an_error_row(tmp_path: Path) -> None:
     assert run.episodes[2].error == "the process that scored it died with exit status 9"
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_plan_without_its_scorer_ends_the_run(workers: int) -> None:
+    plan = Plan(("topreward", "gvl"))
+    with Folder() as folder, pytest.raises(TopRewardError, match="no scorer is loaded for gvl; there are topreward"):
+        evaluate(Load({"topreward": Bright()}), partial(episodes, 2), plan, folder, workers=workers)
+
+
 def test_a_model_that_no_worker_can_load_ends_the_run() -> None:
     with Folder() as folder, pytest.raises(TopRewardError, match="no such model"):
         evaluate(NoModel(), partial(episodes, 2), TOPREWARD, folder, workers=2)

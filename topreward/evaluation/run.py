@@ -124,7 +124,7 @@ def evaluate(
 
 def _here(task: Task, episodes: Sequence[Episode], pending: Sequence[int]) -> Iterator[tuple[int, Measured]]:
     """Measure in this process."""
-    scorers = task.load(0, 1)
+    scorers = task.scorers(0, 1)
     others = other_instructions(episodes, task.plan.seed)
     for position in pending:
         episode = episodes[position]

@@ -9,18 +9,18 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from topreward.errors import DatasetError, TopRewardError
+from topreward.errors import ConfigError, DatasetError, TopRewardError
 from topreward.evaluation.controls import other_instructions
 from topreward.evaluation.episode import Measured, describe_error, measure
 from topreward.evaluation.plan import Plan
-from topreward.evaluation.scorers import LoadScorers
+from topreward.evaluation.scorers import LoadScorers, Scorer
 from topreward.types import Episode
 
 
@@ -32,6 +32,13 @@ class Task:
     open_episodes: Callable[[], Sequence[Episode]]
     plan: Plan
     fail_fast: bool = False
+
+    def scorers(self, worker: int, workers: int) -> Mapping[str, Scorer]:
+        """Load them. Raises ConfigError where one that the plan needs is not among them."""
+        loaded = self.load(worker, workers)
+        if missing := [base for base in self.plan.bases if base not in loaded]:
+            raise ConfigError(f"no scorer is loaded for {', '.join(missing)}; there are {', '.join(loaded) or 'none'}")
+        return loaded
 
 
 @dataclass
@@ -127,7 +134,7 @@ def _work(pipe: Connection, task: Task, number: int, workers: int) -> None:
     try:
         try:
             episodes = task.open_episodes()
-            scorers = task.load(number, workers)
+            scorers = task.scorers(number, workers)
             others = other_instructions(episodes, task.plan.seed)
         except Exception as failure:
             say("failed", describe_error(failure))
