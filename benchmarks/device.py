@@ -44,6 +44,8 @@ def preferred(attention: str) -> AbstractContextManager[None]:
         return sdpa_kernel([cudnn, flash, *others], set_priority=True)
     if attention == "flash":
         return sdpa_kernel([flash, cudnn, *others], set_priority=True)
+    if attention == "no-cudnn":
+        return sdpa_kernel([flash, *others], set_priority=True)
     return nullcontext()
 
 

@@ -44,8 +44,9 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--branch-kernel", choices=["dense", "folded", "grouped"], help="default: what suits the device"
     )
-    parser.add_argument("--sdpa", choices=["auto", "cudnn", "flash"], default="auto",
-                        help="which attention kernel torch tries first, in every way alike")  # fmt: skip
+    parser.add_argument("--sdpa", choices=["auto", "cudnn", "flash", "no-cudnn"], default="auto",
+                        help="which attention kernel torch tries first, in every way alike; cuDNN's plans anew for "
+                        "every shape")  # fmt: skip
     parser.add_argument("--linear-patch-embed", nargs="?", choices=["never", "auto", "always"], default="never",
                         const="always", help="the patch embedding as a matrix product, in every way alike; "
                         "auto: where the convolution takes over 10 times as long")  # fmt: skip

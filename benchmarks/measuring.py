@@ -17,7 +17,7 @@ import torch
 
 import flops
 from architectures import make
-from common import First, first, interleaved, median
+from common import First, first, interleaved, median, timed
 from exactness import against_kernels, against_slow_twin
 from jobs import JOBS, SHORT, TASKS, Job
 from rates import Labelling, labelling_rate, packed_rate
@@ -68,7 +68,8 @@ def warm_up(model: QwenVL, run: Run) -> None:
 
 
 def time_ways(model: QwenVL, name: str, job: Job, run: Run, keep: Keep) -> dict[str, Any]:
-    """One clip in all its ways. The first call of each gives its value and its memory, those after it the time.
+    """One clip in all its ways. The first call of each gives its value and its memory, a second one is its warm-up
+    (libraries plan for every new shape), those after it are the time.
 
     A way that fails is left out and named in `failed`; without floor and ours there is nothing to compare.
     """
@@ -80,8 +81,8 @@ def time_ways(model: QwenVL, name: str, job: Job, run: Run, keep: Keep) -> dict[
     result = _of_first_calls(name, job, work, need, firsts) | {"failed": failed}
     keep(result)
     again = {way: call for way, call in ways.items() if way not in job.once}
-    seconds = interleaved(again, warm=sum(firsts[way].seconds for way in again), **run.often)
-    seconds |= {way: [firsts[way].seconds] for way in ways if way in job.once}
+    seconds = interleaved(again, **run.often)
+    seconds |= {way: [timed(ways[way])] for way in ways if way in job.once}
     times = {way: median(seconds[way]) for way in ways}
     result |= {
         "seconds": seconds,
@@ -146,6 +147,7 @@ def _of_first_calls(
         "flops": {way: asdict(f) | {"total": f.total} for way, f in need.items()},
         "largest_difference": {way: float(np.abs(firsts[way].value - ours).max()) for way in compared},
         "peak_bytes": {way: f.peak_bytes for way, f in firsts.items()},
+        "prepared_bytes": work.patches.nbytes + work.odd_patches.nbytes,  # there before all ways but score
         "first_seconds": {way: f.seconds for way, f in firsts.items()},
     }
 

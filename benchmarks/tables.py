@@ -128,7 +128,9 @@ def _others(entries: dict[str, Any]) -> list[str]:
         exact = exactness["this_dtype"]
         lines += ["", f"Largest difference to the slow twin (median over {exact['clips']} clips): "
                   f"{exact['ours_to_slow_twin_median']:.0e} nats; of the slow twin's two kernels to each other: "
-                  f"{exact['slow_twin_eager_to_sdpa_median']:.0e}."]  # fmt: skip
+                  f"{exact['slow_twin_eager_to_sdpa_median']:.0e}. Read by one head, in fp32: "
+                  f"{exact['same_head']['ours_to_slow_twin_median']:.0e} and "
+                  f"{exact['same_head']['slow_twin_eager_to_sdpa_median']:.0e}."]  # fmt: skip
     for small in (entries[kind] for kind in QUANTIZATIONS if kind in entries):
         before, after = (small["weight_bytes"][when] / 2**20 for when in ("before", "after"))
         faster = small["median"]["before"]["ours"] / small["median"]["after"]["ours"]

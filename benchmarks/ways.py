@@ -3,7 +3,7 @@
 In go a model, a Clip, instructions and a protocol; out come (D, I, 2) log-probabilities of the two answers, from
 the same prepared patches:
 
-    floor      one full-video forward: our trunk pass and one tail per instruction, the same kernels
+    floor      one forward over the video and one question, with the kernels of our trunk pass
     ours       trunk pass and one branch pass over all prefixes
     append     append-and-crop: one cache grown prefix by prefix, cropped after each answer
     alone      a pass of its own for each prefix, vision included, with our kernels
@@ -57,14 +57,19 @@ class Workload:
         self.odd_patches = pixels.to_patches(shown[np.repeat(odd, TEMPORAL_PATCH)]) if odd.size else self.patches[:0]
 
     def layout_of_floor(self) -> Layout:
-        return self._lay_out(self.counts[-1:])
+        """The whole video and one question."""
+        return self._lay_out(self.counts[-1:], self.questions[:1])
 
     def layouts_alone(self) -> list[Layout]:
         """One per prefix."""
         return [self._lay_out([count]) for count in self.counts]
 
     def floor(self) -> Values:
-        return self._pass(self.counts[-1:])
+        """(1, 1, 2): in one pass through the decoder; with a second one for the question it would be no floor."""
+        layout = self.layout_of_floor()
+        features = self.model.see(self._patches(self.counts[-1:]), self.call.grid)
+        hidden = self.model.decode(_joined(layout.trunk, layout.branch), features, use_cache=False)
+        return self.model.log_probs(hidden[:, -1:], self.answers)
 
     def ours(self) -> Values:
         return self._pass(self.counts)
@@ -116,7 +121,7 @@ class Workload:
         hidden = self.model.branch(layout, trunk, features[slice(cut, None)], max_tokens=chunk)
         return self.model.log_probs(hidden, self.answers)
 
-    def _lay_out(self, counts: list[int]) -> Layout:
+    def _lay_out(self, counts: list[int], questions: list[str] | None = None) -> Layout:
         return lay_out(
             self.model.encode,
             self.model.vision_tokens,
@@ -124,7 +129,7 @@ class Workload:
             seconds=self.schedule.seconds,
             grid=self.call.grid,
             counts=counts,
-            questions=[self.questions] * len(counts),
+            questions=[questions or self.questions] * len(counts),
         )
 
     def _patches(self, counts: list[int]) -> Tensor:
@@ -138,3 +143,11 @@ class Workload:
         if len(rows) == len(self.layout.odd_counts):
             return self.odd_patches
         return torch.cat([self.odd_patches[:0], *(self.odd_patches[row : row + self.block] for row in rows)])
+
+
+def _joined(first: Tokens, second: Tokens) -> Tokens:
+    return Tokens(
+        np.concatenate([first.ids, second.ids], axis=-1),
+        np.concatenate([first.positions, second.positions], axis=-1),
+        np.concatenate([first.visual, second.visual], axis=-1),
+    )
