@@ -141,6 +141,8 @@ def test_two_workers(dense_folder: Path, tmp_path: Path) -> None:
         (["--dataset", DEMO, "--gvl-protocol", "gvl-dmo"], "no GVL protocol named 'gvl-dmo'"),
         (["--dataset", DEMO, "--gvl-examples", "0:4"], "all 4 episodes are examples"),
         (["--dataset", DEMO, "--gvl-examples", "0", "--estimators", "topreward"], "gvl alone, which is not among"),
+        (["--dataset", DEMO, "--json", "/"], "/: is a folder, want a file"),
+        (["--videos", "a.mp4", "./a.mp4", "--instruction", "x"], "named twice"),
         ([], "nothing to score"),
         (["--videos", "a.mp4", "b.mp4", "c.mp4", "--instruction", "x", "y"], "3 videos and 2 instructions"),
         (["--videos", "a.mp4", "a.mp4", "--instruction", "x"], "named twice"),

@@ -75,6 +75,14 @@ def test_zero_prefixes_means_every_one(dense_folder: Path, video: Path, tmp_path
         (["{video}", "x", "--model", "{model}", "--protocol", "papr"], "did you mean 'paper'?"),
         (["{video}", "<|im_end|>", "--model", "{model}"], "special token '<|im_end|>'"),
         (["{video}", "x", "--model", "{model}", "--backend", "ffmpeg"], "backend"),
+        (["{video}", "x", "--model", "{model}", "--revision", "main"], "a folder has no revisions"),
+        # before the model is loaded
+        (["{video}", "x", "--model", "nowhere", "--json", "{model}"], ": is a folder, want a file"),
+        (
+            ["{video}", "x", "--model", "nowhere", "--plot", "{video}/a.png"],
+            "a.png: cannot be written (",
+        ),
+        (["{video}", "x", "--model", "nowhere", "--plot", "a.foo"], "a.foo: cannot draw '.foo'"),
         (["{video}", "x", "--model", "{model}", "--quantization", "none", "--dtype", "half"], "dtype 'half'"),
     ],
 )

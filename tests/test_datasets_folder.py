@@ -140,6 +140,7 @@ BAD_JSONL = [
     ('{"path": "a", "instruction": "b", "fps": [1]}', r"line 1: fps is \[1\]"),
     ('{"paths": "a", "instruction": "b"}', "line 1: unknown column 'paths'"),
     ('{"instruction": "b"}', "line 1: the column 'path' is missing"),
+    ('{"path": "a", "instruction": "b \\ud800"}', r"line 1: instruction 'b \\ud800' holds what is no character"),
 ]
 
 
@@ -177,6 +178,18 @@ def test_what_only_the_video_tells_waits_until_it_is_opened(folder: Path) -> Non
         with pytest.raises(VideoError, match=message) as caught:
             episode.clip()
         assert episode.id in str(caught.value)
+
+
+def test_links_in_a_circle(folder: Path) -> None:
+    (folder / "loop.mp4").symlink_to("loop.mp4")
+    with pytest.raises(DatasetError, match=r"line 2: path 'loop.mp4' cannot be followed"):
+        read_listing(write(folder, "path,instruction\nloop.mp4,go\n"))
+
+
+def test_no_instruction_for_all_is_no_instruction(folder: Path) -> None:
+    listing = write(folder, "path,instruction\na.mp4,go\n")
+    with pytest.raises(DatasetError, match="the instruction given for all rows is empty"):
+        read_listing(listing, instruction=" ")
 
 
 def test_which_listing(folder: Path) -> None:

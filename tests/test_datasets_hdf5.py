@@ -87,6 +87,17 @@ def test_cameras_flip_and_frame_rate(tmp_path: Path) -> None:
         open_dataset(uri, fps=0)
 
 
+@pytest.mark.parametrize("shape", [(4, 8, 6), (4, 3, 8, 6), (4, 8, 6, 4)])
+def test_a_camera_that_holds_no_pictures_says_what_it_holds(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    path = write_demos(tmp_path / "d.hdf5", lengths=(4, 4))
+    with h5py.File(path, "r+") as file:
+        for demo in ("demo_0", "demo_1"):
+            file[f"data/{demo}/obs/depth"] = np.zeros(shape, np.float32)
+    with pytest.raises(DatasetError, match="camera 'depth' holds no pictures: obs/depth is float32") as caught:
+        open_dataset(f"hdf5:{path}", camera="depth")
+    assert f"{shape}, want uint8 (T, H, W, 3)" in str(caught.value)
+
+
 def test_the_default_camera_is_one_for_all_demonstrations(tmp_path: Path) -> None:
     path = write_demos(tmp_path / "drawer.hdf5")
     with h5py.File(path, "a") as file:

@@ -106,6 +106,11 @@ def test_episodes_that_are_not_drawn_are_not_touched(monkeypatch: pytest.MonkeyP
         assert [e.id for e in Inputs(dataset=uri, subset=1, seed=3, split=split)()] == [e.id for e in drawn]
 
 
+def test_a_files_name_may_be_no_text() -> None:
+    names = [Path("caf\udce9.mp4"), Path("café.mp4")]
+    assert [e.id for e in Inputs(tuple(names), ("do it",))()] == ["caf\\xe9.mp4", "café.mp4"]
+
+
 def test_examples_are_not_evaluated(tmp_path: Path) -> None:
     listing = tmp_path / "episodes.csv"
     rows = [f"v{i}.mp4,{'train' if i % 2 else 'test'}" for i in range(6)]

@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from scorers import Answers, Bright, Load, bright_clip, episodes
 from topreward.datasets import open_dataset
@@ -66,6 +67,47 @@ def test_a_dataset_that_now_has_other_frames_is_measured_again(tmp_path: Path) -
     run = go(tmp_path / "r", listed)
     assert (run.resumed, run.changed) == (2, 1)
     assert run.episodes[1].num_frames == 9
+
+
+def test_frames_at_another_rate_or_place_are_measured_again(tmp_path: Path) -> None:
+    listing = tmp_path / "list.csv"
+    for number in range(6):
+        Image.fromarray(np.full((8, 8, 3), 40 * number, np.uint8)).save(tmp_path / f"{number}.png")
+    (tmp_path / "imgs").mkdir()
+    for number in range(6):
+        (tmp_path / f"{number}.png").rename(tmp_path / "imgs" / f"{number}.png")
+    for rate in (5, 10):
+        listing.write_text(f"path,instruction,fps\nimgs,do it,{rate}\n")
+        run = go(tmp_path / "r", open_dataset(f"folder:{listing}"))
+        assert (run.resumed, run.changed) == (0, int(rate == 10))
+    fixture = next(Path(__file__).parent.glob("data/**/v30_h264/meta/info.json")).parents[1]
+    episode = open_dataset(f"lerobot:{fixture}")[1]
+    load: Any = episode.load
+    [(key, part)] = load.record.videos.items()
+    moved = replace(load.record, videos={key: replace(part, from_seconds=part.from_seconds + 0.1)})
+    assert stamp(replace(episode, load=replace(load, record=moved))) != stamp(episode) == stamp(replace(episode))
+
+
+def test_a_corrected_label_costs_no_curve(tmp_path: Path) -> None:
+    listed = episodes(4)
+    go(tmp_path / "r", listed)
+    listed[0] = replace(listed[0], success=True, split="new")
+    run = go(tmp_path / "r", listed)
+    assert (run.resumed, run.changed) == (4, 0)
+    assert (run.episodes[0].success, run.episodes[0].split) == (True, "new")
+    with Folder(tmp_path / "r") as folder:
+        kept = folder.load("e0")
+    assert kept is not None
+    assert (kept.success, kept.split) == (True, "new")
+
+
+def test_other_examples_are_other_settings(tmp_path: Path, videos: tuple[Path, ...]) -> None:
+    inputs = Inputs(videos, ("do it",), examples="1")
+    before = inputs.describe_examples()
+    assert before == inputs.describe_examples()
+    assert [part[0] for part in before] == ["v1.mp4"]
+    write_video(demo_episodes(3, seed=7, size=96)[2].clip(), videos[1])
+    assert inputs.describe_examples() != before
 
 
 def test_every_kind_of_dataset_says_what_it_is_read_from(tmp_path: Path, videos: tuple[Path, ...]) -> None:

@@ -137,7 +137,7 @@ def test_a_damaged_or_foreign_file_is_an_error(tmp_path: Path) -> None:
         file, other = folder.file("e0"), folder.file("e1")
     text = file.read_text()
     file.write_text(text[:100])
-    with pytest.raises(CurveError, match=f"{file.name}: not a measured episode"):
+    with pytest.raises(CurveError, match=f"{file.name}: not a measured episode .*; delete it"):
         go(tmp_path / "r", episodes(2))
     file.write_text(other.read_text())
     with pytest.raises(CurveError, match="holds the episode 'e1', not 'e0'"):
@@ -156,6 +156,13 @@ def test_curves_of_another_dtype_are_not_mixed_in(tmp_path: Path) -> None:
     Dtype.name = "bfloat16"
     with pytest.raises(ConfigError, match='dtype is "float32" there, "bfloat16" here'):
         go(tmp_path / "r", episodes(3), Dtype())
+
+
+@pytest.mark.parametrize("place", ["file/sub", "/proc/nowhere"])
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    with Folder(tmp_path / place) as folder, pytest.raises(ConfigError, match=f"{place}: cannot be written"):
+        folder.open({})
 
 
 def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
@@ -229,6 +236,33 @@ def test_a_worker_that_dies_is_an_error_row(tmp_path: Path) -> None:
         run = evaluate(Load({"topreward": Crashes()}), partial(episodes, 6), TOPREWARD, folder, workers=2)
     assert [e.error is None for e in run.episodes] == [True, True, False, True, True, True]
     assert run.episodes[2].error == "the process that scored it died with exit status 9"
+
+
+STOPPED = """
+import sys
+from functools import partial
+from scorers import Bright, Load, episodes, missing
+from topreward.errors import TopRewardError
+from topreward.evaluation import Folder, Plan, evaluate
+if __name__ == "__main__":
+    with Folder() as folder:
+        try:
+            listed = partial(episodes, 6, {1: missing})
+            load, plan = Load({"topreward": Bright(pause=0.2)}), Plan(("topreward",))
+            evaluate(load, listed, plan, folder, workers=2, fail_fast=True)
+        except TopRewardError as error:
+            print(error)
+"""
+
+
+def test_workers_leave_nothing_behind(tmp_path: Path) -> None:
+    script = tmp_path / "stopped.py"
+    script.write_text(STOPPED)
+    tests = str(Path(__file__).parent)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([tests, *sys.path])}
+    ran = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout == "episode e1: gone.mp4: no such file\n"
+    assert ran.stderr == ""
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import yaml
 from rich.console import Console
 
 from topreward import cli
@@ -15,7 +16,7 @@ from topreward.config import config_folder
 from topreward.demo.episodes import demo_episodes
 from topreward.demo.write import write_video
 from topreward.errors import ConfigError
-from topreward.evaluation.suite import load_suite
+from topreward.evaluation.suite import DatasetOptions, Suite, SuiteDataset, SuiteRow, load_suite, run_suite
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +103,37 @@ datasets:
     assert (asked["c"].flip_vertical, asked["c"].instruction, asked["c"].fps) == (True, ("do it",), 5)
     assert asked["c"].instruction_attribute == "x"
     assert asked["d"].root == "/"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["../escaped"], r"datasets\.0\.name"),
+        ([""], r"datasets\.0\.name"),
+        ([".."], r"datasets\.0\.name"),
+        (["a/curves"], r"datasets\.0\.name"),
+        (["a", "b", "a"], "named twice: a"),
+        ([], "datasets"),
+    ],
+)
+def test_names_are_folders_in_the_output(tmp_path: Path, names: list[str], message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"suite": "mine", "datasets": [{"name": name, "uri": "demo:"} for name in names]}))
+    with pytest.raises(ConfigError, match=message):
+        load_suite(path)
+
+
+def test_what_nobody_foresaw_ends_no_suite() -> None:
+    suite = Suite.model_validate({"suite": "s", "datasets": [{"name": n, "uri": "demo:"} for n in ("a", "b.c")]})
+
+    def one(dataset: SuiteDataset, asked: DatasetOptions) -> SuiteRow:
+        if dataset.name == "a":
+            raise ZeroDivisionError("a bug")
+        return SuiteRow(dataset)
+
+    assert [row.error for row in run_suite(suite, one)] == ["unexpected ZeroDivisionError: a bug", None]
+    with pytest.raises(ZeroDivisionError):
+        list(run_suite(suite, one, fail_fast=True))
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,10 @@ def test_episodes_need_an_id_and_an_instruction() -> None:
         Episode("", "x", rolled_clip)
     with pytest.raises(DatasetError, match="e1: the instruction is empty"):
         Episode("e1", " ", rolled_clip)
+    for name, text in (("caf\udce9", "x"), ("e1", "\ud800")):
+        with pytest.raises(DatasetError, match=r"holds what is no character") as caught:
+            Episode(name, text, rolled_clip)
+        str(caught.value).encode()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ stderr and exit status 2; `--debug` shows the traceback.
 from __future__ import annotations
 
 import dataclasses
+import io
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from rich.progress import (
 
 from topreward.cli_options import ModelOptions, ProtocolOptions, err
 from topreward.errors import ConfigError, DatasetError, TopRewardError
+from topreward.files import check_target
 
 if TYPE_CHECKING:
     from topreward.evaluation import Folder, ModelSetup, Plan, Run, Summary
@@ -189,6 +191,13 @@ def score(options: ScoreOptions) -> int:
     from topreward.report.terminal import show_curve
     from topreward.video import read_video
 
+    for target in (options.json, options.plot):  # not after all the work
+        if target:
+            check_target(target)
+    if options.plot:
+        from topreward.report.plots import figure_format
+
+        figure_format(options.plot)
     protocol = options.protocol.load("demo" if options.model.model == "demo" else "dense")
     clip = read_video(options.video, backend=options.backend, fps=options.fps)
     estimator = options.model.load()
@@ -225,6 +234,8 @@ def _measure(options: EvalOptions, share: Any = None) -> tuple[Run, list[Summary
     runs."""
     from topreward import evaluation
 
+    if options.json:
+        check_target(options.json)  # not after all the work
     plan = evaluation.Plan(evaluation.parse_estimators(options.estimators), options.controls, options.seed)
     setup = options.setup(plan)
     inputs, skipped = options.inputs().pinned()
@@ -233,6 +244,8 @@ def _measure(options: EvalOptions, share: Any = None) -> tuple[Run, list[Summary
             raise ConfigError("--gvl-examples are shown to gvl alone, which is not among --estimators")
         setup = dataclasses.replace(setup, gvl_examples=inputs.open_examples)
     settings = {**setup.settings(), "dataset": {**inputs.settings(), "skipped": list(skipped)}}
+    if inputs.examples is not None:
+        settings["gvl_examples"] = inputs.describe_examples()
     runs: list[Run] = []
 
     def summaries() -> list[Summary]:
@@ -317,6 +330,8 @@ def _progress() -> Progress:
 
 def run(command: Callable[[Any], int], options: Any) -> NoReturn:
     """Run a command and exit: 0 done, 1 some episodes failed, 2 a named error, 130 interrupted."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without a letter's code is no reason to fail
     try:
         status = command(options)
     except KeyboardInterrupt:

@@ -143,6 +143,9 @@ class Episode:
             raise DatasetError("an episode needs a non-empty id")
         if not self.instruction.strip():
             raise DatasetError(f"episode {self.id}: the instruction is empty")
+        for name in ("id", "instruction"):
+            if not _encodable(text := getattr(self, name)):
+                raise DatasetError(f"episode {self.id!a}: the {name} {text!a} holds what is no character")
 
     def clip(self) -> Clip:
         """Open the episode's video. Raises VideoError where that fails."""
@@ -295,3 +298,12 @@ def _pick(pixels: NDArray[np.uint8], indices: NDArray[np.int64]) -> NDArray[np.u
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:
     array.setflags(write=False)
     return array
+
+
+def _encodable(text: str) -> bool:
+    """Whether it can be written as UTF-8: lone surrogates, from odd file names, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -69,7 +69,7 @@ class Hdf5Source:
 
         def describe(group: h5py.Group) -> Episode:
             shapes = layout.image_shapes(group)
-            cameras = choose_cameras(self.chosen, list(shapes), where=demo.name)
+            cameras = _choose(self.chosen, group, list(shapes), where=demo.name)
             lengths = [shapes[camera][0] for camera in cameras]
             if len(set(lengths)) != 1 or 0 in lengths:
                 counts = ", ".join(f"{camera} {length}" for camera, length in zip(cameras, lengths, strict=True))
@@ -157,17 +157,32 @@ def open_hdf5(
     demos = [Demo(file, group, f"{name}/{group}") for name, file in files.items() for group in layout.demo_names(file)]
     if not demos:
         raise DatasetError(f"{location}: there are no demonstrations (groups data/demo_0, … in .hdf5 files)")
-    cameras = tuple(layout.with_demo(demos[0].file, demos[0].group, layout.image_shapes))
+
+    def look(group: h5py.Group) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        cameras = tuple(layout.image_shapes(group))
+        return cameras, _choose(camera, group, cameras, where=f"hdf5:{location}")
+
+    cameras, chosen = layout.with_demo(demos[0].file, demos[0].group, look)
     return Hdf5Source(
         uri=f"hdf5:{location}",
         demos=demos,
         cameras=cameras,
-        chosen=choose_cameras(camera, cameras, where=f"hdf5:{location}"),
+        chosen=chosen,
         fps=fps,
         flip_vertical=flip_vertical,
         instruction=instruction,
         instruction_attribute=instruction_attribute,
     )
+
+
+def _choose(
+    wanted: str | Sequence[str] | None, group: h5py.Group, available: Sequence[str], *, where: str
+) -> tuple[str, ...]:
+    """The cameras; where one is there but holds no pictures, the error says what it holds."""
+    for name in [wanted] if isinstance(wanted, str) else wanted or ():
+        if name not in available and (why := layout.why_no_pictures(group, name)):
+            raise DatasetError(f"{where}: camera {name!r} holds no pictures: {why}")
+    return choose_cameras(wanted, available, where=where)
 
 
 def _files_below(folder: Path) -> dict[str, Path]:

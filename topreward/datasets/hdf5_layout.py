@@ -67,6 +67,15 @@ def image_shapes(demo: h5py.Group) -> dict[str, tuple[int, int, int]]:
     return shapes
 
 
+def why_no_pictures(demo: h5py.Group, name: str) -> str | None:
+    """What an array below `obs/` is, where it is there and holds no pictures."""
+    observations = demo.get("obs")
+    array = observations.get(name) if isinstance(observations, h5py.Group) else None
+    if not isinstance(array, h5py.Dataset):
+        return None
+    return f"obs/{name} is {array.dtype} {array.shape}, want uint8 (T, H, W, 3)"
+
+
 def read_frames(demo: h5py.Group, camera: str, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
     """(N,) increasing indices → (N, H, W, 3) uint8, reading no other frame than these (and their chunks)."""
     where = f"{demo.file.filename}, {demo.name.lstrip('/')}/obs/{camera}"

@@ -39,6 +39,8 @@ def read_listing(path: str | Path, *, root: str | Path | None = None, instructio
     paths are then allowed too). `instruction` replaces every row's and makes the column optional. Raises
     DatasetError naming the file and the line. A missing video is found out when the episode is opened.
     """
+    if instruction is not None and not instruction.strip():
+        raise DatasetError(f"{path}: the instruction given for all rows is empty")
     listing = _Listing(Path(path).expanduser(), None if root is None else Path(root).expanduser(), instruction)
     episodes: list[Episode] = []
     lines: dict[str, int] = {}
@@ -139,7 +141,7 @@ class _Listing:
     instruction: str | None
 
     def episode(self, row: Mapping[str, Any], where: str) -> Episode:
-        instruction = self.instruction or _text(row, "instruction", where)
+        instruction = self.instruction if self.instruction is not None else _text(row, "instruction", where)
         path = _text(row, "path", where)
         if path is None or instruction is None:
             raise DatasetError(f"{where}: {'path' if path is None else 'instruction'} is missing")
@@ -164,7 +166,11 @@ class _Listing:
             raise DatasetError(f"{where}: path {path!r} holds a null character")
         video = self.file.parent / path
         absolute = Path(path).is_absolute() and self.root is None
-        if absolute or not video.resolve().is_relative_to(self._limit()):
+        try:
+            inside = video.resolve().is_relative_to(self._limit())
+        except (OSError, RuntimeError) as error:  # RuntimeError: links that go round in a circle
+            raise DatasetError(f"{where}: path {path!r} cannot be followed ({one_line(error)})") from error
+        if absolute or not inside:
             raise DatasetError(
                 f"{where}: path {path!r} leaves the folder {str(self._limit())!r}; if you trust this listing, "
                 "name the folder that holds its videos with root="
@@ -180,6 +186,8 @@ def _text(row: Mapping[str, Any], column: str, where: str) -> str | None:
         return str(value)
     if not isinstance(value, str):
         raise DatasetError(f"{where}: {column} is {value!r}, want a text")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise DatasetError(f"{where}: {column} {value!a} holds what is no character")
     return value.strip() or None
 
 
@@ -218,7 +226,11 @@ class VideoLoader:
         if not self.path.exists():
             raise VideoError(f"{self.name}: the video {self.path} is missing")
         for image in self.path.iterdir() if self.path.is_dir() else ():
-            if not image.resolve().is_relative_to(self.limit):
+            try:
+                inside = image.resolve().is_relative_to(self.limit)
+            except (OSError, RuntimeError) as error:
+                raise VideoError(f"{self.name}: {image} cannot be followed ({one_line(error)})") from error
+            if not inside:
                 raise VideoError(f"{self.name}: {image} is a link out of {self.limit}")
         try:
             return read_video(self.path, fps=self.fps)

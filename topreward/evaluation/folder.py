@@ -58,8 +58,11 @@ class Folder:
         known = self.path / "settings.json"
         if self.path.is_dir() and not known.exists() and any(p.name != ".lock" for p in self.path.iterdir()):
             raise ConfigError(f"{self.path}: holds files, but no settings.json of an earlier run; give another folder")
-        (self.path / "curves").mkdir(parents=True, exist_ok=True)
-        self._take_lock()
+        try:
+            (self.path / "curves").mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot be written ({error.strerror or error})") from error
         text = json.dumps(settings, indent=1, allow_nan=False, default=str) + "\n"
         # Settings alone bind nobody: an earlier run may have stopped before it measured anything.
         if known.exists() and any((self.path / "curves").glob("*.json")):
@@ -80,7 +83,10 @@ class Folder:
         try:
             measured = Measured.from_dict(_read(path))
         except (CurveError, ConfigError, KeyError, TypeError) as error:
-            raise CurveError(f"{path}: not a measured episode ({' '.join(str(error).split())})") from error
+            why = " ".join(str(error).removeprefix(f"{path}: ").split())
+            raise CurveError(
+                f"{path}: not a measured episode ({why}); delete it, and the episode is measured again"
+            ) from error
         if measured.id != episode_id:
             raise CurveError(f"{path}: holds the episode {measured.id!r}, not {episode_id!r}")
         self._check_making(measured)

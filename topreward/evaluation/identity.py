@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,25 @@ MODEL_FILES = ("*.safetensors", "*.json", "*.jinja")
 
 
 def stamp(episode: Episode) -> dict[str, Any]:
-    """The frames that the dataset promises, and the state of the files that the clip is read from.
+    """What the dataset says of the frames and where they lie, and the state of the files that they are read from.
 
     There are none for clips that are drawn or in memory, nor for those of a hub dataset, whose commit is a setting.
     """
-    told = {name: episode.extra.get(name) for name in ("length", "fps")}
-    promised = {name: value for name, value in told.items() if isinstance(value, int | float)}
+    told = {name: episode.extra.get(name) for name in ("length", "fps")} | _part(episode.load)
+    promised = {name: value for name, value in told.items() if isinstance(value, int | float | str)}
     return {**promised, "files": {str(path): state(path) for path in clip_files(episode.load)}}
+
+
+def _part(load: Callable[[], Clip]) -> dict[str, Any]:
+    """What a loader takes from its files: which stretch, and at what rate."""
+    from topreward.datasets.lerobot_frames import EpisodeLoader
+    from topreward.datasets.listing import VideoLoader
+
+    if isinstance(load, VideoLoader):
+        return {"fps": load.fps}
+    if isinstance(load, EpisodeLoader):
+        return {"record": sha256(repr(load.record).encode()).hexdigest()[:16]}
+    return {}
 
 
 def clip_files(load: Callable[[], Clip]) -> tuple[Path, ...]:

@@ -6,6 +6,7 @@ In go the words of a command line; out come Episodes. Pickles, so that every wor
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from typing import Any
 from topreward.datasets import Dataset, open_dataset, read_listing
 from topreward.datasets.selection import parse_episodes, random_subset
 from topreward.errors import ConfigError, DatasetError, nearest
+from topreward.evaluation.identity import stamp
 from topreward.evaluation.success import check_split
 from topreward.types import Episode
 from topreward.video import read_video
@@ -64,6 +66,14 @@ class Inputs:
             return ()
         chosen = {"episodes": self.examples, "examples": None, "subset": None, "split": None}
         return dataclasses.replace(self, **chosen, calibration_split=None)()  # type: ignore[arg-type]
+
+    def describe_examples(self) -> list[list[Any]]:
+        """What decides the examples, as JSON has it. Raises as `open_examples`, and VideoError."""
+        described = []
+        for episode in self.open_examples():
+            episode.clip()  # some clips are written to their file when they are first opened
+            described.append([episode.id, episode.instruction, episode.success, stamp(episode)])
+        return described
 
     @property
     def _drawn_at_once(self) -> bool:
@@ -131,11 +141,12 @@ class Inputs:
             raise ConfigError(
                 f"{len(videos)} videos and {len(instructions)} instructions: give one for all, or one per video"
             )
-        if len(set(videos)) < len(videos):
+        if len({video.absolute().resolve() for video in videos}) < len(videos):
             raise DatasetError("the same video is named twice in --videos")
         texts = instructions if len(instructions) == len(videos) else instructions * len(videos)
         names = [video.name for video in videos]
         ids = names if len(set(names)) == len(names) else [str(video) for video in videos]
+        ids = [os.fsencode(name).decode(errors="backslashreplace") for name in ids]  # a name may be no text
         loads = [partial(read_video, video, fps=self.fps) for video in videos]
         return [Episode(name, text, load) for name, text, load in zip(ids, texts, loads, strict=True)]
 

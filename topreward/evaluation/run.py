@@ -11,7 +11,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from topreward.errors import ConfigError, DatasetError, TopRewardError
@@ -100,7 +100,7 @@ def evaluate(
 
     pending = []
     for position, episode in enumerate(episodes):
-        before = folder.load(episode.id)
+        before = _labelled(folder, episode)
         rows = None if before is None else episode_rows(before, plan)
         if rows is None or rows.error is not None:
             pending.append(position)
@@ -120,6 +120,16 @@ def evaluate(
                 raise TopRewardError(f"episode {measured.id}: {measured.failed}")
     run.seconds = time.perf_counter() - start
     return run
+
+
+def _labelled(folder: Folder, episode: Episode) -> Measured | None:
+    """What the folder holds of an episode, under its label and split of today: no curve depends on them."""
+    before = folder.load(episode.id)
+    if before is None or (before.success, before.split) == (episode.success, episode.split):
+        return before
+    today = replace(before, success=episode.success, split=episode.split)
+    folder.write(today)
+    return today
 
 
 def _here(task: Task, episodes: Sequence[Episode], pending: Sequence[int]) -> Iterator[tuple[int, Measured]]:
@@ -145,7 +155,7 @@ def _refuse_repeated(episodes: Sequence[Episode]) -> None:
 
 def _settings(given: Mapping[str, Any] | None, plan: Plan, episodes: Sequence[Episode]) -> dict[str, Any]:
     """As JSON gives them back, with the episodes' ids and instructions in short."""
-    listed = json.dumps([[e.id, e.instruction, e.success, e.split] for e in episodes])
+    listed = json.dumps([[e.id, e.instruction] for e in episodes])
     settings = {
         **(given or {}),
         "plan": plan.settings(),

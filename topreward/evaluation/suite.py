@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from topreward.config import find_config, read_yaml, validate
-from topreward.errors import TopRewardError
+from topreward.evaluation.episode import describe_error
 from topreward.evaluation.scorers import LoadScorers, Scorer
 from topreward.evaluation.summary import Summary
 
@@ -51,7 +51,8 @@ class SuiteDataset(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[^/\\]*[^/\\.][^/\\]*$")]
+    """Also the name of its folder of results: no path."""
     uri: str | None = None
     """What `open_dataset` takes; None where it is not known."""
     options: DatasetOptions = DatasetOptions()
@@ -75,9 +76,16 @@ class Suite(BaseModel):
     options: DatasetOptions = DatasetOptions()
     reported: dict[str, dict[str, float]] = {}
     """Mean VOC over datasets, by model and estimator."""
-    datasets: tuple[SuiteDataset, ...]
+    datasets: Annotated[tuple[SuiteDataset, ...], Field(min_length=1)]
     further: tuple[SuiteDataset, ...] = ()
     """Named, but not part of the suite."""
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Suite:
+        names = [dataset.name for dataset in self.datasets]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"datasets are named twice: {', '.join(twice)}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -111,10 +119,10 @@ def run_suite(
             continue
         try:
             yield evaluate(dataset, dataset.options.over(suite.options))
-        except TopRewardError as failure:
+        except Exception as failure:
             if fail_fast:
                 raise
-            yield SuiteRow(dataset, error=str(failure))
+            yield SuiteRow(dataset, error=describe_error(failure))
 
 
 class LoadOnce:

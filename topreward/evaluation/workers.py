@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -80,7 +81,9 @@ def over_workers(
             raise TopRewardError(f"all {count} workers died; {len(waiting)} episodes are left")
     finally:
         for worker in running:
-            worker.process.terminate()
+            worker.pipe.close()  # idle ones leave by themselves
+        for worker in running:
+            _end(worker.process)
 
 
 def _hear(worker: _Worker, episodes: Sequence[Episode]) -> Iterator[tuple[int, Measured]]:
@@ -119,14 +122,22 @@ def _dismiss(worker: _Worker) -> None:
         with suppress(OSError):
             worker.pipe.send(None)
         worker.pipe.close()
-    worker.process.join(timeout=10)
-    if worker.process.is_alive():
-        worker.process.terminate()
+    _end(worker.process, patience=10)
+
+
+def _end(process: BaseProcess, patience: float = 0.5) -> None:
+    """Wait for a process to leave; then tell it to; then end it."""
+    process.join(patience)
+    for stop in (process.terminate, process.kill):
+        if process.is_alive():
+            stop()
+            process.join(5)
 
 
 def _work(pipe: Connection, task: Task, number: int, workers: int) -> None:
     """A worker's life: load, then measure what it is given until it is given nothing."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and ends us
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leaving nothing behind
 
     def say(kind: str, said: Any) -> None:
         pipe.send((kind, said))

@@ -71,7 +71,7 @@ def load_checkpoint(
 
     `device`: "cpu", "cuda", "cuda:1", "auto" or a device map for accelerate; by default a GPU where there is
     one. `dtype`: by default the checkpoint's on a GPU and float32 on a CPU. `adapter`: a LoRA folder or id,
-    merged into the base weights. Raises ModelError.
+    merged into the base weights. `revision`: of a hub id; a folder has none. Raises ModelError.
     """
     name, adapter, revision_of_base = _resolve(str(name), adapter, revision)
     files = _Files(name, revision_of_base)
@@ -123,6 +123,8 @@ class _Files:
         self.folder = Path(name).expanduser()
         self.local = self.folder.is_dir()
         self.commit: str | None = None
+        if self.local and revision is not None:
+            raise ModelError(f"{name}: a folder has no revisions; leave out the revision '{revision}'")
         if not self.local:
             if self.folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
                 raise ModelError(f"'{name}' is no folder, hub id or alias{nearest(name, ALIASES)}; {WHAT_WORKS}")

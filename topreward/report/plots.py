@@ -53,14 +53,18 @@ def plot_curves(
     return figure
 
 
+def figure_format(path: str | os.PathLike[str]) -> str:
+    """What a file's ending says. Raises ConfigError for an unknown one."""
+    ending = Path(path).suffix.lower().removeprefix(".")
+    if ending not in FORMATS:
+        raise ConfigError(f"{path}: cannot draw '.{ending}'{nearest(ending, FORMATS)}; there are {', '.join(FORMATS)}")
+    return ending
+
+
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write an image file; its ending says the format. Raises ConfigError for an unknown one."""
-    target = Path(path)
-    ending = target.suffix.lower().removeprefix(".")
-    if ending not in FORMATS:
-        raise ConfigError(
-            f"{target}: cannot draw '.{ending}'{nearest(ending, FORMATS)}; there are {', '.join(FORMATS)}"
-        )
+    target = Path(path).expanduser()
+    ending = figure_format(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.part")
     try:
