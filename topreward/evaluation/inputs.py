@@ -141,7 +141,7 @@ class Inputs:
             raise ConfigError(
                 f"{len(videos)} videos and {len(instructions)} instructions: give one for all, or one per video"
             )
-        if len({video.absolute().resolve() for video in videos}) < len(videos):
+        if len({_place(video) for video in videos}) < len(videos):
             raise DatasetError("the same video is named twice in --videos")
         texts = instructions if len(instructions) == len(videos) else instructions * len(videos)
         names = [video.name for video in videos]
@@ -167,3 +167,11 @@ class Inputs:
         if self.calibration_split is not None:
             check_split([e.split for e in chosen if e.success is not None], self.calibration_split)
         return chosen
+
+
+def _place(video: Path) -> Path:
+    """Where a video lies; links that go round in a circle are for whoever opens it to complain of."""
+    try:
+        return video.resolve()
+    except (OSError, RuntimeError):
+        return video.absolute()
