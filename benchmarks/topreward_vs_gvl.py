@@ -43,8 +43,7 @@ MARKS = {"none": " **(!)**", "undecided": " **(?)**"}
 def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The evaluation's results, and what each episode cost."""
     from common import machine
-    from topreward.cli import EvalOptions
-    from topreward.cli_options import ModelOptions, ProtocolOptions
+    from topreward.cli_options import EvalOptions, ModelOptions, ProtocolOptions
 
     chosen = EvalOptions(
         dataset=options.dataset,

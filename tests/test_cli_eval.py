@@ -174,7 +174,7 @@ def test_episodes_of_videos_can_be_chosen(tmp_path: Path) -> None:
 
 
 def test_the_demo_model_brings_its_own_protocols() -> None:
-    from topreward.cli import EvalOptions, ModelOptions
+    from topreward.cli_options import EvalOptions, ModelOptions
     from topreward.evaluation import Plan
 
     def protocols(model: str) -> tuple[str, str]:
@@ -186,7 +186,7 @@ def test_the_demo_model_brings_its_own_protocols() -> None:
 
 
 def test_gvl_is_evaluated_unless_left_out() -> None:
-    from topreward.cli import EvalOptions
+    from topreward.cli_options import EvalOptions
     from topreward.evaluation import ESTIMATORS, Plan, parse_estimators
 
     assert parse_estimators(EvalOptions().estimators) == Plan().estimators == ESTIMATORS

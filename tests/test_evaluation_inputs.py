@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from topreward.cli import EvalOptions
+from topreward.cli_options import EvalOptions
 from topreward.datasets import lerobot, open_dataset
 from topreward.errors import ConfigError, DatasetError
 from topreward.evaluation.inputs import Inputs

@@ -11,7 +11,8 @@ import yaml
 from rich.console import Console
 
 from topreward import cli
-from topreward.cli import EvalOptions, SuiteOptions, main
+from topreward.cli import main
+from topreward.cli_options import EvalOptions, SuiteOptions
 from topreward.config import config_folder
 from topreward.demo.episodes import demo_episodes
 from topreward.demo.write import write_video
