@@ -11,7 +11,7 @@ from rich.console import Console
 
 from topreward.evaluation.rows import Row
 from topreward.evaluation.summary import Summary, Trend, judge, trend
-from topreward.report.tables import voc_table
+from topreward.report.tables import _slope, voc_table
 
 NAN = float("nan")
 
@@ -60,6 +60,23 @@ def test_what_is_evidence(real: list[float], frozen: list[float], evidence: str)
     found, sentence = judge("x", trends(rows("real", real), rows("frozen", frozen)))
     assert found == evidence
     assert bool(sentence) == (evidence != "yes")
+
+
+@pytest.mark.parametrize(
+    ("real", "evidence"),
+    [(around(0.9), "by construction"), (around(0.0), "none"), (around(-0.5), "none"), (FLAT, "undecided")],
+)
+def test_debiased_is_held_to_all_but_the_frozen_video(real: list[float], evidence: str) -> None:
+    found, sentence = judge("debiased", trends(rows("real", real), rows("frozen", FLAT)))
+    assert found == evidence
+    assert sentence.startswith("debiased: ")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(100.0, "+100"), (-42.063, "-42.1"), (99.97, "+100"), (2.1, "+2.10"), (-0.004, "-0.00")]
+)
+def test_slopes_are_narrow(value: float, shown: str) -> None:
+    assert _slope(value) == shown
 
 
 def test_two_good_answers_of_twenty_show_nothing() -> None:

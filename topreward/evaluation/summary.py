@@ -143,11 +143,6 @@ def judge(estimator: str, trends: dict[str, Trend]) -> tuple[Evidence, str]:
     real, frozen = trends.get(REAL), trends.get(FROZEN)
     if estimator == TIME_INDEX or real is None or frozen is None:
         return "not asked", ""
-    if estimator == "debiased":
-        return "by construction", (
-            "debiased: the frozen video is what was subtracted, so that it is flat here by construction; it is no "
-            "control of this row."
-        )
     if 2 * real.voc.count < real.episodes or np.isnan(real.voc.low):
         return "undecided", (
             f"{estimator}: {real.voc.count} of {real.episodes} VOCs are defined, too few, so nothing is shown."
@@ -159,6 +154,11 @@ def judge(estimator: str, trends: dict[str, Trend]) -> tuple[Evidence, str]:
         return "none", (
             f"{estimator}: the real VOC{counted}, {_short(shown)}, does not stand above 0: it is no evidence that the "
             "model sees progress."
+        )
+    if estimator == "debiased":
+        return "by construction", (
+            "debiased: the frozen video is what was subtracted, so that it is flat here by construction; it is no "
+            "control of this row."
         )
     return _beside_frozen(estimator, shown, counted, frozen, real.episodes)
 

@@ -111,9 +111,14 @@ def trend_table(summaries: Sequence[Summary]) -> Table:
     for s in summaries:
         real = s.trends[REAL]
         cells = [number(real.voc_median), str(real.voc.undefined), number(real.kendall_tau.mean), escape(s.unit or "")]
-        cells += [f"{s.trends[c].slope.mean:+.2f}" if c in s.trends and s.trends[c].slope.count else "" for c in slopes]
+        cells += [_slope(s.trends[c].slope.mean) if c in s.trends and s.trends[c].slope.count else "" for c in slopes]
         table.add_row(escape(s.estimator), *cells)
     return table
+
+
+def _slope(value: float) -> str:
+    """Narrow enough for a terminal, also in percent per clip."""
+    return f"{value:+.2f}" if abs(value) < 10 else f"{value:+.1f}" if abs(value) < 99.95 else f"{value:+.0f}"
 
 
 def failure_lines(summaries: Sequence[Summary]) -> list[str]:
