@@ -113,7 +113,7 @@ def test_a_scorer_that_takes_all_clips_at_once_is_asked_once() -> None:
                 np.testing.assert_array_equal(ours.curve.values, theirs.curve.values)
         # where it fails on all of them, each has its own result or error
         errors = {r.control: r.error for r in measured.readings if r.error is not None}
-        asked = "topreward was asked one after the other: together, no room for so many"
+        asked = "topreward was asked one after the other: together, VideoError"
         assert measured.notes == ((asked,) if episode.id == "e1" else ())
         assert errors == ({"reversed": "no room for one"} if episode.id == "e1" else {})
 

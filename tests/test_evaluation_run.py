@@ -239,16 +239,21 @@ def test_a_worker_that_dies_is_an_error_row(tmp_path: Path) -> None:
 
 
 STOPPED = """
-import sys
+import multiprocessing
 from functools import partial
 from scorers import Bright, Load, episodes, missing
 from topreward.errors import TopRewardError
 from topreward.evaluation import Folder, Plan, evaluate
+class Holding(Load):
+    def __call__(self, worker, workers):
+        global lock
+        lock = multiprocessing.Lock()  # as progress bars do; whoever is killed leaves it to the system
+        return super().__call__(worker, workers)
 if __name__ == "__main__":
     with Folder() as folder:
         try:
             listed = partial(episodes, 6, {1: missing})
-            load, plan = Load({"topreward": Bright(pause=0.2)}), Plan(("topreward",))
+            load, plan = Holding({"topreward": Bright(pause=3)}), Plan(("topreward",))
             evaluate(load, listed, plan, folder, workers=2, fail_fast=True)
         except TopRewardError as error:
             print(error)

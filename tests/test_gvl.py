@@ -302,7 +302,9 @@ def test_examples_are_decoded_and_seen_once(talker: GVL, monkeypatch: pytest.Mon
     # another protocol, or other episodes, are seen anew
     assert talker.prepare(SMALL.model_copy(update={"seed": 9}), [shown]).protocol.seed == 9
     assert [e.id for e in talker.prepare(SMALL, [example(7)]).examples] == ["example 7"]
-    assert opened == [1, 1]
+    assert [e.id for e in talker.prepare(SMALL, [shown]).examples] == ["example"]
+    assert talker.prepare(SMALL, []).examples == []
+    assert opened == [1, 1, 1]
     with pytest.raises(ConfigError, match="6 in-context episodes, want at most 5"):
         talker.prepare(SMALL, [example(i) for i in range(6)])
 

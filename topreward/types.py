@@ -144,7 +144,7 @@ class Episode:
         if not self.instruction.strip():
             raise DatasetError(f"episode {self.id}: the instruction is empty")
         for name in ("id", "instruction"):
-            if not _encodable(text := getattr(self, name)):
+            if not is_encodable(text := getattr(self, name)):
                 raise DatasetError(f"episode {self.id!a}: the {name} {text!a} holds what is no character")
 
     def clip(self) -> Clip:
@@ -300,7 +300,7 @@ def _frozen(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-def _encodable(text: str) -> bool:
+def is_encodable(text: str) -> bool:
     """Whether it can be written as UTF-8: lone surrogates, from odd file names, cannot."""
     try:
         text.encode()

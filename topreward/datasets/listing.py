@@ -18,7 +18,7 @@ from typing import Any
 
 from topreward.datasets.messages import one_line
 from topreward.errors import DatasetError, VideoError
-from topreward.types import Clip, Episode
+from topreward.types import Clip, Episode, is_encodable
 from topreward.video import read_video
 
 REQUIRED = ("path", "instruction")
@@ -186,7 +186,7 @@ def _text(row: Mapping[str, Any], column: str, where: str) -> str | None:
         return str(value)
     if not isinstance(value, str):
         raise DatasetError(f"{where}: {column} is {value!r}, want a text")
-    if any("\ud800" <= letter <= "\udfff" for letter in value):
+    if not is_encodable(value):
         raise DatasetError(f"{where}: {column} {value!a} holds what is no character")
     return value.strip() or None
 
