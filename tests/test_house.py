@@ -16,7 +16,7 @@ ROOT = Path(topreward.__file__).parent
 # A room may import from its own floor and from the floors below (lower numbers).
 FLOORS = [
     {"errors"},
-    {"files", "rewards", "metrics", "provenance"},
+    {"files", "limits", "rewards", "metrics", "provenance"},
     {"types"},
     {"config"},
     {"video", "sampling", "prompts", "gvl_answers", "gvl_prompts", "gvl_protocol"},
