@@ -9,9 +9,7 @@ OLD_VENV := .venv-4.57
 BIN := $(VENV)/bin
 
 # Everything that goes through transformers; the rest does not change with its version.
-OLD_TESTS := $(addprefix tests/,test_parity.py test_one_pass.py test_description.py test_layout.py \
-	test_stock_processor.py test_loading.py test_gvl.py test_image_layout.py \
-	test_packed.py test_branch_kernels.py test_evaluation_frozen.py test_demo_model.py)
+OLD_TESTS := tests/qwen tests/estimators tests/jobs/test_jobs_frozen.py tests/demo/test_demo_model.py
 
 # Two workers, one thread each: small models, many tests.
 PYTEST := -m pytest -n 2 -q

@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.progress import track
 
 from common import machine
-from topreward.cli_options import EvalOptions, ModelOptions, ProtocolOptions
+from topreward.cli.eval import EvalOptions
+from topreward.cli.options import ModelOptions, ProtocolOptions
 from topreward.datasets import open_dataset
 from topreward.evaluation import Folder, Plan, evaluate, summarise
 from topreward.evaluation.results import write_results

@@ -19,12 +19,12 @@ import numpy as np
 from rich.console import Console
 
 from topreward.evaluation import Folder, Plan, evaluate, summarise
-from topreward.evaluation.inputs import Inputs
-from topreward.evaluation.plan import REAL
 from topreward.evaluation.results import results_dict
 from topreward.evaluation.rows import EpisodeRows
 from topreward.evaluation.suite import LoadOnce
 from topreward.files import write_atomically
+from topreward.jobs.inputs import Inputs
+from topreward.jobs.plan import REAL
 from topreward.report.tables import show_results
 
 ESTIMATORS = ("topreward", "log_odds", "debiased", "gvl")
@@ -43,7 +43,8 @@ MARKS = {"none": " **(!)**", "undecided": " **(?)**"}
 def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The evaluation's results, and what each episode cost."""
     from common import machine
-    from topreward.cli_options import EvalOptions, ModelOptions, ProtocolOptions
+    from topreward.cli.eval import EvalOptions
+    from topreward.cli.options import ModelOptions, ProtocolOptions
 
     chosen = EvalOptions(
         dataset=options.dataset,

@@ -25,7 +25,7 @@ from transformers import DynamicCache
 
 from decoding import in_memory
 from topreward.config import Protocol
-from topreward.estimators.call import Call
+from topreward.estimators.topreward.call import Call
 from topreward.qwen import pixels
 from topreward.qwen.layout import Layout, Tokens, lay_out, prompt_text
 from topreward.qwen.memory import Load

@@ -22,10 +22,10 @@ from topreward.config import load_protocol
 from topreward.demo.episodes import demo_episodes, rollout_of
 from topreward.demo.world import KINDS, TASKS
 from topreward.estimators.gvl import GVL
+from topreward.estimators.gvl.protocol import load_gvl_protocol
 from topreward.estimators.topreward import TOPReward
-from topreward.evaluation.controls import backwards, frozen
 from topreward.files import write_atomically
-from topreward.gvl_protocol import load_gvl_protocol
+from topreward.jobs.controls import backwards, frozen
 from topreward.metrics import bootstrap_mean, roc_auc
 from topreward.provenance import software
 from topreward.types import Curve, Episode

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from topreward import prompts
 from topreward.config import load_wording
+from topreward.estimators.topreward import prompts
 from topreward.qwen.layout import prompt_text
 
 INSTRUCTIONS = [

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topreward import prompts
 from topreward.config import Protocol, config_folder, load_protocol, load_wording
 from topreward.errors import ConfigError, PromptError
+from topreward.estimators.topreward import prompts
 
 
 def test_paper_is_the_default_and_claims_parity() -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from pathlib import Path
 
 import pytest
 
+from places import ROOT
 from topreward.errors import ConfigError, VideoError
 from topreward.limits import LIMITS, hold, hold_fps, limit
 
-PAGE = Path(__file__).parent.parent / "docs" / "limits.md"
+PAGE = ROOT / "docs" / "limits.md"
 
 
 def test_the_page_has_every_limit_with_its_default() -> None:
@@ -41,5 +41,5 @@ def test_a_setting_that_is_no_number_is_refused(given: str, monkeypatch: pytest.
 
 @pytest.mark.parametrize("fps", [1e-8, 0.0, -1.0, 1e9, math.inf, math.nan])
 def test_no_frame_rate_is_believed_that_is_none(fps: float) -> None:
-    with pytest.raises(VideoError, match="clip.mp4: "):
+    with pytest.raises(VideoError, match=r"clip\.mp4: "):
         hold_fps(fps, "clip.mp4", error=VideoError)

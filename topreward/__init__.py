@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from topreward.datasets import open_dataset
     from topreward.errors import TopRewardError
     from topreward.estimators.gvl import GVL
+    from topreward.estimators.gvl.protocol import load_gvl_protocol
     from topreward.estimators.topreward import TOPReward
-    from topreward.gvl_protocol import load_gvl_protocol
     from topreward.metrics import bootstrap_mean, kendall_tau, voc
     from topreward.rewards import advantage_weights, dense_rewards, progress
     from topreward.types import Clip, Curve, Episode
@@ -44,7 +44,7 @@ _HOMES = {
     "bootstrap_mean": "topreward.metrics",
     "dense_rewards": "topreward.rewards",
     "kendall_tau": "topreward.metrics",
-    "load_gvl_protocol": "topreward.gvl_protocol",
+    "load_gvl_protocol": "topreward.estimators.gvl.protocol",
     "load_protocol": "topreward.config",
     "open_dataset": "topreward.datasets",
     "progress": "topreward.rewards",

@@ -56,7 +56,10 @@ def limit(name: str) -> float:
 
 
 def hold(name: str, value: float, where: object, *, error: type[TopRewardError] = ConfigError) -> None:
-    """Raise `error` where `value` is beyond the limit `name`, or is NaN; the message says `where` and how to raise it."""
+    """Raise `error` where `value` is beyond the limit `name`, or is NaN.
+
+    The message says `where`, and how the limit is moved.
+    """
     bound, entry = limit(name), LIMITS[name]
     if (value >= bound) if entry.least else (value <= bound):
         return

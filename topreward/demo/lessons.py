@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from topreward.config import load_protocol
 from topreward.demo.footage import Footage
 from topreward.demo.world import TASKS
-from topreward.gvl_prompts import texts as gvl_texts
-from topreward.gvl_protocol import load_gvl_protocol
-from topreward.prompts import question
+from topreward.estimators.gvl.prompts import texts as gvl_texts
+from topreward.estimators.gvl.protocol import load_gvl_protocol
+from topreward.estimators.topreward.prompts import question
 from topreward.qwen.image_layout import IMAGE_PAD, lay_out_images
 from topreward.qwen.layout import Layout, VisionTokens, lay_out
 from topreward.qwen.model import QwenVL

@@ -18,7 +18,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from topreward.config import load_protocol
 from topreward.demo.world import TASKS
-from topreward.gvl_protocol import load_gvl_protocol
+from topreward.estimators.gvl.protocol import load_gvl_protocol
 from topreward.qwen.loading import Checkpoint
 from topreward.qwen.model import QwenVL
 

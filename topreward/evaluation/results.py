@@ -1,6 +1,6 @@
 """Everything that a run found, as files: results.json, episodes.parquet, or one JSON file with all curves.
 
-In go a Run, its summaries and its folder; out come files, whole or absent. NaN is null in JSON and stays NaN in
+In go a run, its summaries and its folder; out come files, whole or absent. NaN is null in JSON and stays NaN in
 parquet. What each key means: docs/evaluation.md.
 """
 
@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from topreward.evaluation.folder import Folder
-from topreward.evaluation.plan import REAL
+from topreward.evaluation.evaluate import EvalRun
 from topreward.evaluation.rows import EpisodeRows, Row
-from topreward.evaluation.run import Run
 from topreward.evaluation.summary import Summary
 from topreward.files import write_atomically
+from topreward.jobs.folder import Folder
+from topreward.jobs.plan import REAL
 from topreward.provenance import software
 
 RESULTS_FORMAT = 2
@@ -53,13 +53,13 @@ COLUMNS: tuple[tuple[str, Any], ...] = (
 )
 
 
-def write_results(folder: Folder, run: Run, summaries: Sequence[Summary]) -> None:
+def write_results(folder: Folder, run: EvalRun, summaries: Sequence[Summary]) -> None:
     """results.json and episodes.parquet, beside the episodes' own files."""
     write_atomically(folder.path / "results.json", _text(folder, run, summaries))
     write_parquet(folder.path / "episodes.parquet", run.episodes)
 
 
-def write_single_file(path: str | os.PathLike[str], folder: Folder, run: Run, summaries: Sequence[Summary]) -> None:
+def write_single_file(path: str | os.PathLike[str], folder: Folder, run: EvalRun, summaries: Sequence[Summary]) -> None:
     """results.json and every episode's curves, in one file: `curves` holds what lies in the folder's files."""
     # The files' own text: reading thousands of curves only to write them again would take memory for nothing.
     curves = ",\n".join(
@@ -70,19 +70,19 @@ def write_single_file(path: str | os.PathLike[str], folder: Folder, run: Run, su
     write_atomically(path, _text(folder, run, summaries, more=f',\n "curves": {{\n{curves}\n }}'))
 
 
-def _text(folder: Folder, run: Run, summaries: Sequence[Summary], more: str = "") -> str:
+def _text(folder: Folder, run: EvalRun, summaries: Sequence[Summary], more: str = "") -> str:
     """results.json, a line per episode: thousands of them are never all dictionaries at once."""
     head = json.dumps(_head(run, summaries), indent=1, allow_nan=False).removesuffix("\n}")
     episodes = ",\n".join(json.dumps(_episode(folder, e), allow_nan=False) for e in run.episodes)
     return f'{head},\n "episodes": [\n{episodes}\n ]{more}\n}}\n'
 
 
-def results_dict(folder: Folder, run: Run, summaries: Sequence[Summary]) -> dict[str, Any]:
+def results_dict(folder: Folder, run: EvalRun, summaries: Sequence[Summary]) -> dict[str, Any]:
     """What results.json holds: the summaries, what made them, a row per episode, estimator and control."""
     return _head(run, summaries) | {"episodes": [_episode(folder, episode) for episode in run.episodes]}
 
 
-def _head(run: Run, summaries: Sequence[Summary]) -> dict[str, Any]:
+def _head(run: EvalRun, summaries: Sequence[Summary]) -> dict[str, Any]:
     made: dict[str, list[Any]] = {}
     for base in dict.fromkeys(base for episode in run.episodes for base in episode.made):
         texts = dict.fromkeys(episode.made[base] for episode in run.episodes if base in episode.made)

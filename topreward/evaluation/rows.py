@@ -5,7 +5,6 @@ In goes a Measured; out come Rows, small enough to keep for thousands of episode
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topreward.evaluation.derive import as_share, reading
-from topreward.evaluation.episode import Measured, Reading
-from topreward.evaluation.plan import DERIVED, FROZEN, FROZEN_OTHER, OTHER, REAL, TIME_INDEX, Plan
+from topreward.jobs.derive import as_share, reading
+from topreward.jobs.episode import Measured, Reading
+from topreward.jobs.identity import how_made
+from topreward.jobs.plan import DERIVED, FROZEN, FROZEN_OTHER, OTHER, REAL, TIME_INDEX, Plan
 from topreward.metrics import kendall_tau, slope, voc
 from topreward.rewards import progress
 from topreward.types import Curve
@@ -25,9 +25,6 @@ SHARING = ((REAL, OTHER), (FROZEN, FROZEN_OTHER))
 
 LAST_PREFIXES = 3
 """Prefixes whose mean value is the score of an episode (TOPReward, section on success detection)."""
-
-OF_ONE_VIDEO = ("video", "tokens", "descriptions", "answer", "stopped", "failure", "order")
-"""What provenance says of one video, and not of how the estimator works."""
 
 NAN = float("nan")
 
@@ -151,12 +148,6 @@ def _notes(measured: Measured) -> tuple[str, ...]:
         failure = failed_answer(curve)
         notes += [note for note in curve.notes if failure is None or not note.endswith(failure)]
     return tuple(dict.fromkeys(notes))
-
-
-def how_made(curve: Curve) -> str:
-    """A curve's provenance without what is of one video alone, as JSON."""
-    kept = {k: v for k, v in curve.provenance.items() if k not in OF_ONE_VIDEO}
-    return json.dumps(kept, sort_keys=True, default=str)
 
 
 def failed_answer(curve: Curve) -> str | None:

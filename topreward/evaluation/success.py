@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from topreward.errors import ConfigError, nearest
 from topreward.evaluation.rows import Row
+from topreward.jobs.inputs import check_split
 from topreward.metrics import Interval, Reliability, best_threshold, bootstrap_difference, reliability, roc_auc
 
 
@@ -88,14 +88,6 @@ def detect(rows: Sequence[Row], *, calibration_split: str | None = None, seed: i
         calibration=None if np.isnan(probabilities).all() else reliability(probabilities, labels),
         split=f"the split '{calibration_split}'" if calibration_split else f"half of each class, drawn by seed {seed}",
     )
-
-
-def check_split(splits: Sequence[str | None], wanted: str) -> None:
-    """Raise ConfigError unless one of the labelled episodes' splits is the wanted one."""
-    if wanted not in splits:
-        names = sorted({split for split in splits if split})
-        there = f"there are {', '.join(names)}" if names else "they name no splits"
-        raise ConfigError(f"no labelled episode is of the split '{wanted}'{nearest(wanted, names)}; {there}")
 
 
 def _calibration_part(rows: Sequence[Row], split: str | None, seed: int) -> NDArray[np.bool_]:

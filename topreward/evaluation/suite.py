@@ -14,9 +14,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from topreward.config import find_config, read_yaml, validate
-from topreward.evaluation.episode import describe_error
-from topreward.evaluation.scorers import LoadScorers, Scorer
 from topreward.evaluation.summary import Summary
+from topreward.jobs.episode import describe_error
+from topreward.jobs.scorers import LoadScorers, Scorer
 
 
 class DatasetOptions(BaseModel):

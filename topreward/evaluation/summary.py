@@ -12,10 +12,10 @@ from typing import Literal
 
 import numpy as np
 
-from topreward.evaluation.plan import DERIVED, FROZEN, REAL, TIME_INDEX, Plan
 from topreward.evaluation.rows import EpisodeRows, Row
 from topreward.evaluation.success import Success, detect
 from topreward.evaluation.truth import Truth, against_truth
+from topreward.jobs.plan import DERIVED, FROZEN, REAL, TIME_INDEX, Plan
 from topreward.metrics import Interval, bootstrap_mean
 
 Evidence = Literal["yes", "none", "undecided", "by construction", "not asked"]

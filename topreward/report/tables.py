@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from topreward.evaluation.plan import FROZEN, OTHER, REAL, REVERSED, TIME_INDEX
+from topreward.evaluation.evaluate import EvalRun
 from topreward.evaluation.rows import EpisodeRows, Row
-from topreward.evaluation.run import Run
 from topreward.evaluation.success import LAST_SCORE, SCORES
 from topreward.evaluation.suite import Suite, SuiteRow
 from topreward.evaluation.summary import Evidence, Summary, Trend
+from topreward.jobs.plan import FROZEN, OTHER, REAL, REVERSED, TIME_INDEX
 from topreward.metrics import Interval, bootstrap_mean
 
 MOST_EPISODES = 30
@@ -31,7 +31,7 @@ MARKS: dict[Evidence, str] = {"none": " (!)", "undecided": " (?)"}
 HEADINGS = {REAL: "VOC", FROZEN: "frozen", REVERSED: "reversed", OTHER: "other instr."}
 
 
-def show_results(console: Console, run: Run, summaries: Sequence[Summary]) -> None:
+def show_results(console: Console, run: EvalRun, summaries: Sequence[Summary]) -> None:
     """All of it: episodes, VOC with its controls, warnings, labels, true progress, cost, and what failed."""
     console.print(episode_table(run.episodes, [s.estimator for s in summaries if s.estimator != TIME_INDEX]))
     if len(run.episodes) > MOST_EPISODES:
@@ -58,7 +58,7 @@ def show_results(console: Console, run: Run, summaries: Sequence[Summary]) -> No
             console.print(f"failed: {episode.id}: {episode.error}", style="red", markup=False, highlight=False)
 
 
-def note_lines(run: Run) -> list[str]:
+def note_lines(run: EvalRun) -> list[str]:
     """What a careful reader must know, each sentence once."""
     notes = list(dict.fromkeys(note for episode in run.episodes for note in episode.notes))
     lines = [f"note: {note}" for note in notes[:MOST_NOTES]]
@@ -184,7 +184,7 @@ def truth_table(summaries: Sequence[Summary]) -> Table:
     return table
 
 
-def cost_lines(run: Run, summaries: Sequence[Summary]) -> list[str]:
+def cost_lines(run: EvalRun, summaries: Sequence[Summary]) -> list[str]:
     """Seconds of decoding, of the real videos, and of the controls on top."""
     lines = []
     for s in summaries:

@@ -1,0 +1,37 @@
+"""The doors: the `topreward` command and the scripts, which are the same functions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import tyro
+
+from topreward.cli.eval import DEMO_RUN, EvalOptions, evaluate
+from topreward.cli.score import ScoreOptions, score
+from topreward.cli.suite import SuiteOptions, suite
+from topreward.cli.terminal import out, run
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The `topreward` command."""
+    commands: dict[str, Callable[..., Any]] = {"score": ScoreOptions, "eval": EvalOptions, "suite": SuiteOptions}
+    functions: dict[type, Callable[[Any], int]] = {ScoreOptions: score, EvalOptions: evaluate, SuiteOptions: suite}
+    options = tyro.extras.subcommand_cli_from_dict(commands, prog="topreward", args=arguments)
+    run(functions[type(options)], options)
+
+
+def score_main() -> NoReturn:
+    """scripts/score_video.py"""
+    run(score, tyro.cli(ScoreOptions, description=score.__doc__))
+
+
+def eval_main() -> NoReturn:
+    """scripts/eval_voc.py; without arguments, a run that needs no GPU and no download."""
+    arguments = sys.argv[1:]
+    if not arguments:
+        arguments = DEMO_RUN
+        out.print("A demonstration: a tiny model trained on its own drawn world. It is no evidence about the method.")
+        out.print(f"(the same as: {' '.join(DEMO_RUN)})", highlight=False, markup=False)
+    run(evaluate, tyro.cli(EvalOptions, description=evaluate.__doc__, args=arguments))

@@ -1,0 +1,28 @@
+"""TOPReward: log p(` True` | video prefix, instruction), for all prefixes in one pass.
+
+    estimator  the class that people use
+    prompts    what is said about the video, and which answers are scored
+    call       one clip, its instructions and a protocol on their way through the model
+    sight      what the vision tower sees of clips
+    one_pass   the fast path
+    slow_twin  the plain way, to which it is held
+
+Importing this package imports no torch: `TOPReward` loads when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from topreward.estimators.topreward.estimator import TOPReward
+
+__all__ = ["TOPReward"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from topreward.estimators.topreward import estimator
+
+        return getattr(estimator, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,17 @@
+"""A job over episodes: what is measured of each, by whom, and where it is kept, so that it can go on.
+
+In go episodes and whatever scores a clip; out comes a Measured per episode, whole on disk. An episode that fails is
+one too, with its error. What is made of them is the business of the rooms above.
+
+    inputs    which episodes: the words of a command line
+    plan      what is measured: estimators, controls
+    frames    an episode's frames, decoded once
+    controls  the videos and instructions that tell progress from its look-alikes
+    scorers   clips and instructions in, Curves out: the models, behind one interface
+    episode   one episode measured: all estimators, all controls
+    derive    estimators that are computed from another one's curves
+    identity  what tells an episode, a model or a curve from another
+    folder    what was measured, on disk: whole files, resumable
+    workers   episodes over several processes
+    run       the loop over episodes
+"""

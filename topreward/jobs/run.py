@@ -1,0 +1,169 @@
+"""The loop over episodes: what is measured already is taken from the folder, the rest is measured and kept.
+
+In go a way to load scorers, a way to open episodes, a plan and a folder, and what the caller makes of a measured
+episode: its record. Out come the records. Each episode is on disk before the next one starts. Knows no terminal, and
+nothing of what records hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
+
+from topreward.errors import ConfigError, DatasetError, TopRewardError
+from topreward.jobs.controls import other_instructions
+from topreward.jobs.episode import Measured, describe_error, measure
+from topreward.jobs.folder import Folder
+from topreward.jobs.identity import stamp
+from topreward.jobs.plan import Plan
+from topreward.jobs.scorers import LoadScorers
+from topreward.jobs.workers import Task, over_workers
+from topreward.types import Episode
+
+OpenEpisodes = Callable[[], Sequence[Episode]]
+Record = TypeVar("Record")
+"""What is kept in memory of an episode."""
+
+
+@dataclass(eq=False)
+class Run(Generic[Record]):
+    """What a run has so far; also of one that was stopped."""
+
+    planned: tuple[str, ...]
+    """Ids of all episodes, in the dataset's order."""
+    workers: int
+    settings: dict[str, Any] = field(repr=False)
+    """What decides the numbers: plan, dataset and model."""
+    resumed: int = 0
+    """Episodes that were taken from the folder."""
+    changed: int = 0
+    """Episodes that lay there too, but whose video is another one since: measured again."""
+    seconds: float = 0.0
+    """Wall time of this run, loading included, s."""
+    done: dict[int, Record] = field(default_factory=dict, repr=False)
+    """By position in `planned`; of failed episodes too."""
+    undone: set[int] = field(default_factory=set, repr=False)
+    """Positions of those that failed: they are tried again when the run is repeated."""
+
+    @property
+    def episodes(self) -> list[Record]:
+        """What is done, in the dataset's order."""
+        return [self.done[position] for position in sorted(self.done)]
+
+    @property
+    def failed(self) -> int:
+        """Episodes with an error."""
+        return len(self.undone)
+
+
+def run_job(
+    load: LoadScorers,
+    open_episodes: OpenEpisodes,
+    plan: Plan,
+    folder: Folder,
+    *,
+    record: Callable[[Measured], Record],
+    is_done: Callable[[Record], bool],
+    settings: Mapping[str, Any] | None = None,
+    workers: int = 1,
+    fail_fast: bool = False,
+    on_start: Callable[[Run[Record]], None] | None = None,
+    on_done: Callable[[Record], None] | None = None,
+) -> Run[Record]:
+    """Measure all episodes that the folder does not hold yet.
+
+    `load`, `open_episodes`: called once in this process, or once in each of several `workers` (then they must
+    pickle). `record`: what is kept in memory of a measured episode, whose curves lie in the folder; `is_done`: whether
+    a record needs no further try. `settings`: what else decides the numbers: model, protocol, dataset; the folder
+    refuses to go on under others. An episode whose video file was replaced since is measured again. `fail_fast`: raise
+    the first episode's error, with its id, as a TopRewardError instead of going on. `on_start` gets the Run before
+    anything is measured, `on_done` every record as it is made. Episodes that failed before are tried again.
+    Raises TopRewardError where nothing can go on: no model, another run's folder, all workers dead.
+    """
+    if workers < 1:
+        raise ConfigError(f"num_workers is {workers}, want at least 1")
+    start = time.perf_counter()
+    episodes = open_episodes()
+    _refuse_repeated(episodes)
+    run: Run[Record] = Run(tuple(e.id for e in episodes), workers, _settings(settings, plan, episodes))
+    folder.open(run.settings)
+    if on_start:
+        on_start(run)
+
+    def keep(position: int, kept: Record) -> None:
+        run.done[position] = kept
+        if not is_done(kept):
+            run.undone.add(position)
+        run.seconds = time.perf_counter() - start
+        if on_done:
+            on_done(kept)
+
+    pending = []
+    for position, episode in enumerate(episodes):
+        before = _labelled(folder, episode)
+        if before is None or not is_done(kept := record(before)):
+            pending.append(position)
+        elif before.stamp != stamp(episode):
+            run.changed += 1
+            pending.append(position)
+        else:
+            run.resumed += 1
+            keep(position, kept)
+    if pending:
+        task = Task(load, open_episodes, plan, fail_fast)
+        results = _here(task, episodes, pending) if workers == 1 else over_workers(task, episodes, pending, workers)
+        for position, measured in results:
+            folder.write(measured)
+            keep(position, record(measured))
+            if fail_fast and measured.failed:
+                raise TopRewardError(f"episode {measured.id}: {measured.failed}")
+    run.seconds = time.perf_counter() - start
+    return run
+
+
+def _labelled(folder: Folder, episode: Episode) -> Measured | None:
+    """What the folder holds of an episode, under its label and split of today: no curve depends on them."""
+    before = folder.load(episode.id)
+    if before is None or (before.success, before.split) == (episode.success, episode.split):
+        return before
+    today = replace(before, success=episode.success, split=episode.split)
+    folder.write(today)
+    return today
+
+
+def _here(task: Task, episodes: Sequence[Episode], pending: Sequence[int]) -> Iterator[tuple[int, Measured]]:
+    """Measure in this process."""
+    scorers = task.scorers(0, 1)
+    others = other_instructions(episodes, task.plan.seed)
+    for position in pending:
+        episode = episodes[position]
+        try:
+            measured = measure(episode, scorers, task.plan, others[position], reraise=task.fail_fast)
+        except Exception as failure:
+            raise TopRewardError(f"episode {episode.id}: {describe_error(failure)}") from failure
+        yield position, measured
+
+
+def _refuse_repeated(episodes: Sequence[Episode]) -> None:
+    if not len(episodes):
+        raise DatasetError("there are no episodes to evaluate")
+    repeated = [name for name, times in Counter(episode.id for episode in episodes).items() if times > 1]
+    if repeated:
+        raise DatasetError(f"the episode id {repeated[0]!r} appears more than once")
+
+
+def _settings(given: Mapping[str, Any] | None, plan: Plan, episodes: Sequence[Episode]) -> dict[str, Any]:
+    """As JSON gives them back, with the episodes' ids and instructions in short."""
+    listed = json.dumps([[e.id, e.instruction] for e in episodes])
+    settings = {
+        **(given or {}),
+        "plan": plan.settings(),
+        "episodes": {"count": len(episodes), "sha256": hashlib.sha256(listed.encode()).hexdigest()},
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+    return plain
