@@ -12,6 +12,7 @@ one too, with its error. What is made of them is the business of the rooms above
     derive    estimators that are computed from another one's curves
     identity  what tells an episode, a model or a curve from another
     folder    what was measured, on disk: whole files, resumable
+    stored    the same folder, read by those who do not go on in it
     workers   episodes over several processes
     run       the loop over episodes
 """
