@@ -35,6 +35,7 @@ LIMITS = {
     "max_fps": Limit(1_000, "frames/s", "any frame rate, sampling rates included"),
     "max_instruction": Limit(8_192, "characters", "one instruction"),
     "max_array_bytes": Limit(2 * GIB, "bytes", "one array, chunk, picture or row group, decoded"),
+    "max_picture_pixels": Limit(2**26, "px", "height times width of a picture or a frame"),
     "max_episodes": Limit(1_000_000, "episodes", "episodes of one dataset or listing"),
     "max_text_bytes": Limit(64 * 2**20, "bytes", "one JSON, YAML or listing file as it lies on disk"),
 }

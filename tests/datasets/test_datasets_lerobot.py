@@ -699,11 +699,11 @@ def test_defects_of_images(tmp_path: Path) -> None:
     png = pq.read_table(data)[TOP][3].as_py()["bytes"]
     small = pq.read_table(data)[WRIST][3].as_py()["bytes"]
     fails(
-        lambda c: c[TOP].__setitem__(3, {"bytes": b"no image", "path": None}), "frame 3 is no image that can be read", 3
+        lambda c: c[TOP].__setitem__(3, {"bytes": b"no image", "path": None}),
+        "frame 3: not an image that can be read",
+        3,
     )
-    fails(
-        lambda c: c[TOP].__setitem__(3, {"bytes": png[:200], "path": None}), "frame 3 is no image that can be read", 3
-    )
+    fails(lambda c: c[TOP].__setitem__(3, {"bytes": png[:200], "path": None}), "frame 3: corrupt or truncated image", 3)
     fails(lambda c: c[TOP].__setitem__(3, {"bytes": small, "path": None}), "frame 3 is 48x64 px, frame 0 64x96", 3)
     fails(lambda c: c[TOP].__setitem__(3, None), "frame 3 has neither image bytes nor a path", 3)
     fails(lambda c: c[TOP].__setitem__(3, {"bytes": None, "path": "../x.png"}), "leaves the dataset", 3)

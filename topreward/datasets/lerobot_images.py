@@ -6,8 +6,6 @@ in. Knows nothing of episodes and tasks.
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,19 +14,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from topreward.datasets.messages import one_line
 from topreward.datasets.roots import Root
 from topreward.datasets.tables import PARQUET_ERRORS
 from topreward.errors import DatasetError, VideoError
+from topreward.limits import hold
 from topreward.types import Clip
-from topreward.video.pixels import check_size, empty_frames
+from topreward.video import stills
+from topreward.video.pixels import empty_frames
+from topreward.video.stills import Shape
 
 # LeRobot's own tolerance for time stamps, s. They are stored as float32, which rounds them by a few microseconds.
 TIMESTAMP_TOLERANCE = 1e-4
 
-_MODES = ("RGB", "L", "P", "RGBA", "LA", "1")
 _BATCH = 32
 """Rows decompressed at once: some tens of encoded images."""
 
@@ -47,21 +46,24 @@ class ImageColumn:
     source: str
     """For messages."""
 
-    def decode(self, indices: NDArray[np.int64], height: int, width: int) -> NDArray[np.uint8]:
-        """(N,) increasing frame indices → (N, height, width, 3) uint8 RGB."""
-        out = empty_frames(len(indices), height, width)
+    def decode(self, indices: NDArray[np.int64], first: Shape) -> NDArray[np.uint8]:
+        """(N,) increasing frame indices → (N, H, W, 3) uint8 RGB, each of the shape of the first frame."""
+        out = empty_frames(len(indices), first.height, first.width)
         for slot, (frame, encoded) in enumerate(zip(indices, self._encoded(indices), strict=True)):
-            pixels = _decoded(encoded, f"{self.source}: frame {frame}")
-            if pixels.shape != out.shape[1:]:
-                size = f"{pixels.shape[0]}x{pixels.shape[1]}"
-                raise VideoError(f"{self.source}: frame {frame} is {size} px, frame 0 {height}x{width} px")
+            pixels, shape = stills.pixels(encoded, f"{self.source}: frame {frame}")
+            if shape.orientation != first.orientation:
+                raise VideoError(
+                    f"{self.source}: frame {frame} has the EXIF orientation {shape.orientation}, frame 0 has "
+                    f"{first.orientation}"
+                )
+            if shape != first:
+                raise VideoError(f"{self.source}: frame {frame} is {shape}, frame 0 {first}")
             out[slot] = pixels
         return out
 
-    def first_size(self) -> tuple[int, int]:
-        """(height, width) of frame 0, px."""
-        pixels = _decoded(self._encoded([0])[0], f"{self.source}: frame 0")
-        return pixels.shape[0], pixels.shape[1]
+    def first_shape(self) -> Shape:
+        """The shape of frame 0, whose pixels are read too."""
+        return stills.pixels(self._encoded([0])[0], f"{self.source}: frame 0")[1]
 
     def _encoded(self, indices: Sequence[int] | NDArray[np.int64]) -> list[bytes]:
         """The image files of some frames (increasing)."""
@@ -102,7 +104,9 @@ class ImageColumn:
         if not isinstance(path, str):
             raise VideoError(f"{self.source}: frame {frame} has neither image bytes nor a path")
         try:
-            return self.root.file(path).read_bytes()
+            file = self.root.file(path)
+            hold("max_array_bytes", stills.regular_file(file), file, error=VideoError)
+            return file.read_bytes()
         except (DatasetError, OSError) as error:
             raise VideoError(f"{self.source}: frame {frame}: {one_line(error)}") from error
 
@@ -112,16 +116,15 @@ class _Frames:
     """`Clip.decode` of an image column."""
 
     column: ImageColumn
-    height: int
-    width: int
+    shape: Shape
 
     def __call__(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return self.column.decode(indices, self.height, self.width)
+        return self.column.decode(indices, self.shape)
 
 
 def image_clip(column: ImageColumn, seconds: NDArray[np.float64], *, fps: float) -> Clip:
     """The images as a clip. `seconds`: (T,) time of every frame, increasing."""
-    height, width = column.first_size()
+    shape = column.first_shape()
     since_start = seconds - seconds[0]
     nominal = np.arange(seconds.size) / fps
     if np.abs(since_start - nominal).max() <= TIMESTAMP_TOLERANCE:
@@ -129,25 +132,8 @@ def image_clip(column: ImageColumn, seconds: NDArray[np.float64], *, fps: float)
     return Clip(
         pts_seconds=since_start,
         fps=fps,
-        height=height,
-        width=width,
-        decode=_Frames(column, height, width),
+        height=shape.height,
+        width=shape.width,
+        decode=_Frames(column, shape),
         source=column.source,
     )
-
-
-def _decoded(encoded: bytes, name: str) -> NDArray[np.uint8]:
-    """One image file → (H, W, 3) uint8 RGB, turned as its EXIF says."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # check_size has its own limit
-            image = Image.open(io.BytesIO(encoded))
-        with image:
-            check_size(name, image.height, image.width)
-            if image.mode not in _MODES:
-                raise VideoError(f"{name} has the pixel mode {image.mode}, want 8-bit colour or grey")
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except VideoError:  # which is a ValueError too
-        raise
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise VideoError(f"{name} is no image that can be read ({one_line(error)})") from error

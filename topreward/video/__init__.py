@@ -16,13 +16,15 @@ files on which it agrees with the container.
     pyav.py     index + wanted frames → pixels, or an error; never another frame
     pixels.py   a decoded frame → RGB as displayed: colour matrix, range, rotation
     images.py   image files → Clip
+    stills.py   one picture file → RGB, the only place where one is opened
+    still_bytes.py  what a picture's bytes say beside Pillow: kind, several pictures, cut short
+    order.py    names of pictures in a folder → their order
     decord.py   the same through decord
 """
 
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -31,8 +33,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topreward.errors import VideoError, nearest
+from topreward.limits import hold, hold_fps
 from topreward.types import Clip
 from topreward.video.images import IMAGE_SUFFIXES, read_folder, read_images
+from topreward.video.stills import regular_file
 
 Backend = Literal["auto", "pyav", "decord"]
 BACKENDS: tuple[str, ...] = ("auto", "pyav", "decord")
@@ -45,15 +49,16 @@ def read_video(source: Source, *, backend: str = "auto", fps: float | None = Non
     """Open a video; nothing but its first frame is decoded before frames are asked for.
 
     `source`: a video file (path); a list or tuple of image files, in order; a folder of image files, in
-    natural order (`2.png` before `10.png`); or a (T, H, W, 3) uint8 RGB array. `backend` says who decodes
-    video files: `auto` (= `pyav`), `pyav` or `decord`. `fps` (frames/s) is required for images and arrays,
-    and refused for video files, which carry their own times.
+    the order of the numbers in their names (`2.png` before `10.png`, `0.05.png` before `0.4.png`); or a (T, H, W, 3)
+    uint8 RGB array. `backend` says who decodes video files: `auto` (= `pyav`), `pyav` or `decord`. `fps` (frames/s) is
+    required for images and arrays, and refused for video files, which carry their own times.
 
     Raises VideoError, one line with the file and the cause, for whatever cannot be read whole and exactly.
     """
     if backend not in BACKENDS:
         raise VideoError(f"backend is {backend!r}, want one of {', '.join(BACKENDS)}{nearest(str(backend), BACKENDS)}")
     if isinstance(source, np.ndarray):
+        hold("max_frames", len(source) if source.ndim else 1, "array", error=VideoError)
         return Clip.from_array(source, _required(fps, "array"))
     if isinstance(source, (list, tuple)):
         return read_images(source, _required(fps, "list of images"))
@@ -63,18 +68,9 @@ def read_video(source: Source, *, backend: str = "auto", fps: float | None = Non
 
 
 def _read_path(path: Path, backend: str, fps: float | None) -> Clip:
-    try:
-        status = path.stat()
-    except FileNotFoundError as error:
-        raise VideoError(f"{path}: no such file") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise VideoError(f"{path!r}: cannot be opened ({getattr(error, 'strerror', None) or error})") from error
-    if stat.S_ISDIR(status.st_mode):
+    if os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises where a folder above may not be entered)
         return read_folder(path, _required(fps, str(path)))
-    if not stat.S_ISREG(status.st_mode):
-        raise VideoError(f"{path}: not a regular file")
-    if status.st_size == 0:
-        raise VideoError(f"{path}: empty file (0 bytes)")
+    regular_file(path, "file")
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise VideoError(f"{path}: a single image; give a list of image files, or a folder of them, with fps")
     if fps is not None:
@@ -95,4 +91,5 @@ def _required(fps: float | None, what: str) -> float:
         raise VideoError(f"{what}: fps is required, for there are no frame times")
     if not (isinstance(fps, (int, float, np.number)) and np.isfinite(fps) and fps > 0):
         raise VideoError(f"{what}: fps is {fps!r}, want a positive number")
+    hold_fps(float(fps), f"{what}: fps", error=VideoError)
     return float(fps)

@@ -18,6 +18,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from topreward.errors import MemoryLimitError, VideoError
+from topreward.limits import hold
 
 MAX_SIDE = 16384
 """px; larger frames are refused before memory is taken (FFmpeg would go to 2^31 bytes a plane)."""
@@ -36,10 +37,14 @@ def check_size(name: str, height: int, width: int) -> None:
     """Raise VideoError unless the size is one that a frame can have."""
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
         raise VideoError(f"{name}: frames are {height}x{width} px, want 1x1 to {MAX_SIDE}x{MAX_SIDE}")
+    hold("max_picture_pixels", height * width, f"{name}: frames of {height}x{width} px", error=VideoError)
 
 
 def empty_frames(count: int, height: int, width: int) -> NDArray[np.uint8]:
-    """(count, height, width, 3) uint8, unfilled. Raises MemoryLimitError where there is no room for it."""
+    """(count, height, width, 3) uint8, unfilled. Raises MemoryLimitError where that is too much."""
+    hold(
+        "max_array_bytes", count * height * width * 3, f"{count} frames of {height}x{width} px", error=MemoryLimitError
+    )
     try:
         return np.empty((count, height, width, 3), dtype=np.uint8)
     except MemoryError as error:

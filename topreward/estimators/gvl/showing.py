@@ -17,7 +17,7 @@ from torch import Tensor
 
 from topreward.estimators.gvl import prompts
 from topreward.estimators.gvl.protocol import MAX_EXAMPLES, GVLProtocol
-from topreward.estimators.shared.frames import FRAMES_AT_ONCE
+from topreward.estimators.shared.frames import FRAMES_AT_ONCE, fitting
 from topreward.estimators.shared.texts import refuse_special_tokens
 from topreward.qwen import pixels
 from topreward.qwen.batch import image_tokens
@@ -117,8 +117,9 @@ class Showing:
     def _pixels(self, clip: Clip, indices: NDArray[np.int64], size: pixels.Size) -> Tensor:
         """(N, 3, h, w), decoded in order of time, a bounded number of frames at a time."""
         parts = []
-        for start in range(0, indices.size, FRAMES_AT_ONCE):
-            frames = clip.frames(indices[start : start + FRAMES_AT_ONCE])
+        step = fitting(FRAMES_AT_ONCE, clip.height, clip.width)
+        for start in range(0, indices.size, step):
+            frames = clip.frames(indices[start : start + step])
             if self.protocol.resize == "square":
                 parts.append(pixels.square_pixels(frames, self.model.device))
             else:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from topreward.estimators.shared.frames import FRAMES_AT_ONCE
+from topreward.estimators.shared.frames import FRAMES_AT_ONCE, fitting
 from topreward.estimators.topreward.call import Call
 from topreward.qwen import pixels
 from topreward.qwen.model import Features, QwenVL
@@ -56,8 +56,9 @@ class Sight:
         seen = Seen()
         whole = call.layout.trunk_blocks * TEMPORAL_PATCH
         odd = np.array(call.layout.odd_counts, dtype=np.int64) - 1  # the sampled frame that each padded block repeats
-        for start in range(0, max(call.counts), FRAMES_AT_ONCE):
-            stop = min(start + FRAMES_AT_ONCE, max(call.counts))
+        step = fitting(FRAMES_AT_ONCE, call.clip.height, call.clip.width)
+        for start in range(0, max(call.counts), step):
+            stop = min(start + step, max(call.counts))
             frames = call.clip.frames(call.schedule.indices[start:stop])
             in_trunk = np.arange(start, min(stop, whole)) - start
             repeated = np.repeat(odd[(odd >= start) & (odd < stop)] - start, TEMPORAL_PATCH)
