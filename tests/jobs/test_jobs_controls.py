@@ -67,7 +67,7 @@ def test_an_episode_is_decoded_in_one_go_for_all_estimators_and_controls() -> No
     plan = Plan(("topreward", "debiased", "gvl"))
     measured = measure(episode, {"topreward": Bright(), "gvl": Bright()}, plan, "task 1")
     assert measured.failed is None
-    assert asked == [frames_needed(clip, Bright(), plan, "topreward").tolist()]
+    assert asked == [frames_needed(clip, Bright(), plan, "topreward", "e").tolist()]
     assert measured.decoded_frames == len(asked[0])
     assert [(r.base, r.control) for r in measured.readings] == [
         ("topreward", "real"),

@@ -59,6 +59,10 @@ class Measured:
     notes: tuple[str, ...] = ()
     stamp: Mapping[str, Any] | None = None
     """What the clip was read from, see `identity.stamp`; None where nothing was read."""
+    place: Mapping[str, int] | None = None
+    """`episode_index` and `dataset_from_index` in a dataset that counts its frames through (LeRobot)."""
+    frame_times: NDArray[np.float64] | None = field(default=None, repr=False)
+    """(T,) s, of every raw frame, where they are not evenly spaced; None where they are, see `evenly_spaced`."""
 
     @property
     def failed(self) -> str | None:
@@ -70,12 +74,13 @@ class Measured:
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        plain = {k: v for k, v in vars(self).items() if k not in ("readings", "progress", "notes")}
+        plain = {k: v for k, v in vars(self).items() if k not in ("readings", "progress", "notes", "frame_times")}
         return {
             "format": MEASURED_FORMAT,
             **plain,
             "notes": list(self.notes),
             "progress": None if self.progress is None else self.progress.tolist(),
+            "frame_times": None if self.frame_times is None else self.frame_times.tolist(),
             "readings": [vars(r) | {"curve": None if r.curve is None else r.curve.to_dict()} for r in self.readings],
         }
 
@@ -89,11 +94,12 @@ class Measured:
             Reading(**{**r, "curve": None if r["curve"] is None else Curve.from_dict(r["curve"])})
             for r in rest.pop("readings")
         ]
-        progress = rest.pop("progress")
+        arrays: dict[str, Any] = {name: rest.pop(name, None) for name in ("progress", "frame_times")}
+        arrays = {name: None if a is None else np.array(a, dtype=np.float64) for name, a in arrays.items()}
         return cls(
             **{**rest, "notes": tuple(rest["notes"])},
             readings=tuple(readings),
-            progress=None if progress is None else np.array(progress, dtype=np.float64),
+            **arrays,
         )
 
 
@@ -117,12 +123,13 @@ def measure(
         other_instruction=other if plan.controls else None,
         success=episode.success,
         split=episode.split,
+        place=place(episode),
     )
     try:
         clip = episode.clip()
         read_from = stamp(episode)  # not before: some clips are written to their file when they are first opened
         progress = true_progress(episode, clip)
-        wanted = [frames_needed(clip, scorers[base], plan, base) for base in plan.bases]
+        wanted = [frames_needed(clip, scorers[base], plan, base, episode.id) for base in plan.bases]
         remembered = Remembered(clip, np.concatenate(wanted), limit_bytes=limit_bytes)
     except Exception as failure:
         if reraise:
@@ -142,16 +149,17 @@ def measure(
         progress=progress,
         notes=tuple(notes),
         stamp=read_from,
+        frame_times=None if evenly_spaced(clip.pts_seconds) else clip.pts_seconds,
     )
 
 
-def frames_needed(clip: Clip, scorer: Scorer, plan: Plan, base: str) -> NDArray[np.int64]:
+def frames_needed(clip: Clip, scorer: Scorer, plan: Plan, base: str, episode_id: str) -> NDArray[np.int64]:
     """Raw frames that the real video and its controls show a scorer."""
     sampled = np.asarray(scorer.frames(clip), dtype=np.int64)
     parts = [sampled]
     if plan.controls:
         parts.append(clip.num_frames - 1 - sampled)
-    if plan.needs_frozen(base):
+    if plan.needs_frozen(base, episode_id):
         parts.append(np.zeros(1, dtype=np.int64))
     return np.unique(np.concatenate(parts))
 
@@ -168,6 +176,25 @@ def true_progress(episode: Episode, clip: Clip) -> NDArray[np.float64] | None:
     if not np.isfinite(progress).all() or progress.min() < 0 or progress.max() > 1:
         raise DatasetError(f"episode {episode.id}: true progress must be finite and within 0 and 1")
     return progress
+
+
+def place(episode: Episode) -> dict[str, int] | None:
+    """Where the dataset counts the episode and its first frame; None where it does not count its frames through."""
+    index, first = episode.extra.get("episode_index"), episode.extra.get("dataset_from_index")
+    if not isinstance(index, int) or not isinstance(first, int):
+        return None
+    return {"episode_index": index, "dataset_from_index": first}
+
+
+def evenly_spaced(times: NDArray[np.float64]) -> bool:
+    """Whether every frame's time, (T,) s, is within a twentieth of a frame of its even place between first and last.
+
+    What a container's clock rounds away is less than that at the usual rates.
+    """
+    if times.size < 3:
+        return True
+    even = np.linspace(times[0], times[-1], times.size)
+    return bool(np.abs(times - even).max() <= 0.05 * (times[-1] - times[0]) / (times.size - 1))
 
 
 def describe_error(failure: BaseException) -> str:
@@ -190,7 +217,7 @@ def _calls(clip: Clip, episode: Measured, plan: Plan, base: str) -> list[_Call]:
     own: tuple[str, ...] = (episode.instruction,)
     both = own if episode.other_instruction is None else (*own, episode.other_instruction)
     calls = [_Call(clip, both, (REAL, OTHER)[: len(both)])]
-    if plan.needs_frozen(base):
+    if plan.needs_frozen(base, episode.id):
         # Only `debiased` takes the frozen curve of the other instruction.
         texts = both if plan.debiases(base) else own
         calls.append(_Call(controls.frozen(clip), texts, (FROZEN, FROZEN_OTHER)[: len(texts)]))

@@ -37,6 +37,9 @@ class Plan:
     controls: bool = True
     seed: int = 0
     """Decides whose instruction an episode is scored with as a control."""
+    also_frozen: tuple[str, ...] = ()
+    """Ids of episodes whose frozen video is scored where controls are off: a sample that tells whether curves follow
+    the clock. Not by gvl, which is shown its frames in random order."""
 
     def __post_init__(self) -> None:
         if not self.estimators:
@@ -51,9 +54,10 @@ class Plan:
         """The estimators that run a model, in order."""
         return tuple(dict.fromkeys(DERIVED.get(name, name) for name in self.estimators))
 
-    def needs_frozen(self, base: str) -> bool:
-        """Whether the frozen video is scored: as a control, or for `debiased`."""
-        return self.controls or self.debiases(base)
+    def needs_frozen(self, base: str, episode_id: str) -> bool:
+        """Whether an episode's frozen video is scored: as a control, for `debiased`, or as one of a sample."""
+        sampled = base != "gvl" and episode_id in self.also_frozen
+        return self.controls or self.debiases(base) or sampled
 
     def debiases(self, base: str) -> bool:
         """Whether `debiased` is computed from this estimator's curves."""
@@ -71,8 +75,10 @@ class Plan:
         return (*self.estimators, TIME_INDEX) if self.controls else self.estimators
 
     def settings(self) -> dict[str, Any]:
-        """What decides the numbers, as JSON has it."""
-        return {**asdict(self), "estimators": list(self.estimators)}
+        """What decides the numbers, as JSON has it; a sample only where there is one, so that older runs go on."""
+        sample = {"also_frozen": list(self.also_frozen)} if self.also_frozen else {}
+        plain = {name: value for name, value in asdict(self).items() if name != "also_frozen"}
+        return {**plain, "estimators": list(self.estimators), **sample}
 
 
 def parse_estimators(names: str | Sequence[str]) -> tuple[str, ...]:
