@@ -50,7 +50,7 @@ class ProtocolOptions:
     """How the video is shown and scored; unset options are the protocol's own."""
 
     protocol: str = "auto"
-    """paper, dense, or a yaml file of your own; auto: dense to score, paper to evaluate, demo for the demo model."""
+    """paper, dense, or a yaml file; auto: dense to score and label, paper to evaluate, demo for the demo model."""
     num_prefixes: int | None = None
     """Prefixes per video; 0 = every frame (paper) or every temporal patch (dense)."""
     sampling_fps: float | None = None
