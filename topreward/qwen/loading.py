@@ -3,28 +3,33 @@
 In goes what a user types; out comes a `Checkpoint`: transformers' own model, the tokenizer as the plain
 `tokenizers` object that its tokenizer.json describes (the wrapper classes differ between transformers
 versions, the file does not), and what to write into provenance. Nothing is run from the hub
-(`trust_remote_code` stays off) and weights are read from safetensors only.
+(`trust_remote_code` stays off) and weights are read from safetensors only. All of the weights are loaded, and nothing
+else: whether they are whole is qwen/wholeness.py's, an adapter is qwen/adapters.py's.
 """
 
 from __future__ import annotations
 
-import json
+import copy
+import math
 import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import transformers
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import PretrainedConfig, PreTrainedModel
 
 from topreward.errors import ModelError, nearest
-from topreward.qwen import pixels
+from topreward.limits import hold
+from topreward.qwen import adapters, pixels
+from topreward.qwen.files import Files, local_folder, one_line, shown
+from topreward.qwen.headers import Stored, read_headers
+from topreward.qwen.quiet import quiet
+from topreward.qwen.wholeness import refuse_claims, refuse_non_finite, refuse_report, refuse_tensors, refuse_unlike
 
 # Shipped inside the package: a tiny checkpoint that reads the demo world (topreward/demo/README.md).
 DEMO = "demo"
@@ -42,6 +47,19 @@ MODEL_CLASSES = {
     "qwen3_vl_moe": "Qwen3VLMoeForConditionalGeneration",
 }
 WHAT_WORKS = f"Qwen3-VL Instruct checkpoints work: {', '.join(ALIASES)}, or a hub id or folder of that kind"
+
+# Keys of a config that name code or files to load, and classes of other heads (a list of their names is made).
+ORDERS = {
+    *("attn_implementation", "experts_implementation", "fusion_config", "transformers_weights", "auto_map"),
+    *("num_labels", "id2label", "label2id"),
+}
+PIXELS = {
+    "patch_size": pixels.PATCH,
+    "merge_size": pixels.MERGE,
+    "temporal_patch_size": 2,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+}
 
 BEFORE_5 = int(transformers.__version__.split(".")[0]) < 5
 
@@ -73,126 +91,126 @@ def load_checkpoint(
     one. `dtype`: by default the checkpoint's on a GPU and float32 on a CPU. `adapter`: a LoRA folder or id,
     merged into the base weights. `revision`: of a hub id; a folder has none. Raises ModelError.
     """
-    name, adapter, revision_of_base = _resolve(str(name), adapter, revision)
-    files = _Files(name, revision_of_base)
+    files, adapter_files = _resolve(str(name), adapter, revision)
+    name = files.name
     raw = files.json("config.json")
     if raw is None:
         raise ModelError(f"{name}: no config.json there; {WHAT_WORKS}")
+    raw = _without_orders(raw, name)
     _refuse_other_models(name, raw, files)
-    config = _build_config(raw, name)
-    tokenizer = _load_tokenizer(files)
-
+    _refuse_other_pixels(files)
     target = _device_map(device)
     on_cpu = target == {"": "cpu"}
     options: dict[str, Any] = {
-        "config": config,
         "dtype": _dtype(dtype, on_cpu, raw),
         "device_map": target,
         "use_safetensors": True,
         "local_files_only": True,
+        "output_loading_info": True,
     }
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
-    if quantization != "none":
-        options["quantization_config"] = _quantization(quantization, options["dtype"])
-    cls = getattr(transformers, MODEL_CLASSES[raw["model_type"]])
-    try:
-        model = cls.from_pretrained(files.fetch_weights(), **options)
-    except (OSError, ImportError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelError(f"{name}: {_one_line(error)}") from error
-    if adapter is not None:
-        model = _with_adapter(model, str(adapter), quantization)
+    tokenizer = _load_tokenizer(files)
+    if adapter_files is not None:
+        adapters.check(adapter_files)
+    weights = files.weights()
+    with quiet():
+        if quantization != "none":
+            options["quantization_config"] = _quantization(quantization, options["dtype"])
+        model = _whole(files, weights, raw, options)
+        if adapter_files is not None:
+            model = adapters.with_adapter(model, adapter_files, merge=quantization == "none")
+        refuse_non_finite(model, name if adapter_files is None else f"{name} with {adapter_files.name}")
     model.eval().requires_grad_(False)
     provenance = {
         "model": DEMO if name == ALIASES[DEMO] else name,  # not where somebody's packages happen to lie
-        "revision": files.commit or revision_of_base,
-        "adapter": None if adapter is None else str(adapter),
+        "revision": files.commit or files.revision,
+        "fingerprint": files.fingerprint(weights),
+        "adapter": None if adapter_files is None else adapter_files.name,
         "model_type": raw["model_type"],
         "dtype": str(model.dtype).removeprefix("torch."),
         "quantization": quantization,
         "device": str(model.device),
     }
+    if adapter_files is not None:
+        provenance["adapter_revision"] = adapter_files.commit
+        provenance["adapter_fingerprint"] = adapter_files.fingerprint(adapter_files.weights(adapters.STEM))
     return Checkpoint(model, tokenizer, provenance)
 
 
-class _Files:
-    """A checkpoint's folder: the user's own, or the hub's snapshot, which the cache serves offline as well."""
-
-    def __init__(self, name: str, revision: str | None) -> None:
-        self.name, self.revision = name, revision
-        self.folder = Path(name).expanduser()
-        self.local = self.folder.is_dir()
-        self.commit: str | None = None
-        if self.local and revision is not None:
-            raise ModelError(f"{name}: a folder has no revisions; leave out the revision '{revision}'")
-        if not self.local:
-            if self.folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-                raise ModelError(f"'{name}' is no folder, hub id or alias{nearest(name, ALIASES)}; {WHAT_WORKS}")
-            # The small files first: a checkpoint of another kind is refused before its weights are fetched.
-            self.folder = self._snapshot(["*.json", "*.jinja"])
-            self.commit = self.folder.name
-
-    def fetch_weights(self) -> Path:
-        """The folder, weights included."""
-        return self.folder if self.local else self._snapshot(["*.json", "*.jinja", "*.safetensors"])
-
-    def _snapshot(self, patterns: list[str]) -> Path:
+def _whole(files: Files, weights: list[Path], raw: dict[str, Any], options: dict[str, Any]) -> PreTrainedModel:
+    """The model with all its weights out of the files. Raises ModelError where one is missing or is left over."""
+    name = files.name
+    stored = read_headers(weights)
+    _refuse_other_index(files, stored)
+    refuse_claims(raw, stored, name)
+    config = _build_config(raw, name)
+    cls = getattr(transformers, MODEL_CLASSES[raw["model_type"]])
+    plain: set[str] | None = None
+    if "quantization_config" not in raw:  # else the tensors are the quantizer's, and only the loader knows them
         try:
-            return Path(snapshot_download(self.name, revision=self.commit or self.revision, allow_patterns=patterns))
-        except LocalEntryNotFoundError as error:
-            raise ModelError(f"{self.name}: the hub cannot be reached, and its cache does not hold it") from error
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
-            raise ModelError(f"{self.name}: {_one_line(error)}") from error
-
-    def path(self, file: str) -> Path | None:
-        path = self.folder / file
-        return path if path.is_file() else None
-
-    def json(self, file: str) -> dict[str, Any] | None:
-        path = self.path(file)
-        if path is None:
-            return None
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ModelError(f"{path}: not readable as JSON ({error})") from error
-        if not isinstance(data, dict):
-            raise ModelError(f"{path}: holds a {type(data).__name__}, want an object")
-        return data
-
-    def chat_template(self) -> str:
-        for file in ("chat_template.json", "tokenizer_config.json"):
-            template = (self.json(file) or {}).get("chat_template")
-            if isinstance(template, str):
-                return template
-        path = self.path("chat_template.jinja")
-        return path.read_text(encoding="utf-8") if path else ""
+            with torch.device("meta"):
+                empty = cls(config)
+        except Exception as error:  # a config may ask for anything
+            raise ModelError(f"{name}: config.json makes no {raw['model_type']} ({one_line(error)})") from error
+        refuse_unlike(empty, stored, name)
+        plain = set(empty.state_dict())
+    try:
+        model, report = cls.from_pretrained(files.folder, config=config, **options)
+    except Exception as error:  # the loader's, a quantizer's, a driver's: all end here as one line
+        raise ModelError(f"{name}: {one_line(error)}") from error
+    refuse_report(report, name, only=plain)
+    if plain is None and getattr(model, "hf_quantizer", None) is None:
+        told = shown(str(raw["quantization_config"]))
+        raise ModelError(f"{name}: config.json's quantization_config {told} is none that transformers knows")
+    loaded: PreTrainedModel = model
+    return loaded
 
 
-def _resolve(name: str, adapter: str | Path | None, revision: str | None) -> tuple[str, str | Path | None, str | None]:
-    """Alias → hub id; a LoRA adapter's own folder → its base model and itself."""
+def _refuse_other_index(files: Files, stored: Mapping[str, Stored]) -> None:
+    """An index must place every tensor in the file that holds it: the loader goes by both."""
+    index = files.indexed()
+    if index is None:
+        return
+    elsewhere = {n for n, t in stored.items() if n in index and index[n] != t.file.name}
+    what = f"{files.name}: model.safetensors.index.json and the files it names"
+    refuse_tensors(index.keys() - stored.keys(), stored.keys() - index.keys(), elsewhere, what)
+
+
+def _resolve(name: str, adapter: str | Path | None, revision: str | None) -> tuple[Files, Files | None]:
+    """The files of a model and of its adapter: an alias is a hub id, a LoRA adapter's own folder names its base."""
     name = ALIASES.get(name.lower(), name)
-    folder = Path(name).expanduser()
-    if folder.is_dir() and not (folder / "config.json").is_file() and (folder / "adapter_config.json").is_file():
-        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
-        if not base:
-            raise ModelError(f"{folder}: adapter_config.json names no base_model_name_or_path")
-        return base, folder, revision
-    return name, adapter, revision
+    folder = local_folder(name)
+    if folder is not None and (folder / adapters.CONFIG).is_file():
+        if (folder / "config.json").is_file():
+            raise ModelError(f"{name}: holds a config.json and an {adapters.CONFIG}; a model and an adapter lie apart")
+        if adapter is not None:
+            raise ModelError(
+                f"{name}: is an adapter itself; name its base to load it with adapter {shown(str(adapter))}"
+            )
+        name, adapter = adapters.base_of(Files(name)), name
+    near = nearest(shown(name), ALIASES)
+    files = Files(name, revision, kinds=f"folder, hub id or alias{near}; {WHAT_WORKS}")
+    if adapter is None:
+        return files, None
+    return files, Files(str(adapter), kinds="folder or hub id, so not an adapter")
 
 
-def _refuse_other_models(name: str, raw: dict[str, Any], files: _Files) -> None:
+def _refuse_other_models(name: str, raw: dict[str, Any], files: Files) -> None:
     kind = raw.get("model_type")
-    if kind not in MODEL_CLASSES:
+    if not isinstance(kind, str) or kind not in MODEL_CLASSES:
         raise ModelError(f"{name}: model type {kind!r} is not supported; {WHAT_WORKS}")
     # A Thinking checkpoint answers after a long chain of thought; its next token is no answer.
-    template = files.chat_template()
+    template = _chat_template(files)
     if "thinking" in Path(name).name.lower() or re.search(r"assistant(\\n|\n)<think>", template):
         raise ModelError(
             f"{name}: is a Thinking checkpoint, whose next token is a thought, not an answer; {WHAT_WORKS}"
         )
     text, vision = raw.get("text_config", {}), raw.get("vision_config", {})
-    layers = set(text.get("layer_types") or ["full_attention"])
+    types = text.get("layer_types") or ["full_attention"]
+    if not isinstance(types, list) or not all(isinstance(kind, str) for kind in types):
+        raise ModelError(f"{name}: config.json's text_config.layer_types is no list of names")
+    layers = set(types)
     if layers != {"full_attention"} or (text.get("use_sliding_window") and text.get("sliding_window")):
         kinds = ", ".join(sorted(layers)) if layers != {"full_attention"} else "sliding-window attention"
         raise ModelError(
@@ -201,14 +219,64 @@ def _refuse_other_models(name: str, raw: dict[str, Any], files: _Files) -> None:
     expected = {"patch_size": pixels.PATCH, "spatial_merge_size": pixels.MERGE, "temporal_patch_size": 2}
     for key, want in expected.items():
         if vision.get(key, want) != want:
-            raise ModelError(f"{name}: vision {key} is {vision[key]}, the layout is made for {want}")
+            raise ModelError(f"{name}: vision {key} is {shown(str(vision[key]))}, the layout is made for {want}")
+    _refuse_other_rope(name, text)
+
+
+def _refuse_other_rope(name: str, text: dict[str, Any]) -> None:
+    """Sections of M-RoPE that do not fill a head would be cut off without a word."""
+    for key in ("rope_parameters", "rope_scaling"):
+        rope = text.get(key)
+        if rope is None:
+            continue
+        if not isinstance(rope, dict):
+            raise ModelError(f"{name}: config.json's text_config.{key} is a {type(rope).__name__}, want an object")
+        sections, head = rope.get("mrope_section"), text.get("head_dim")
+        share = rope.get("partial_rotary_factor", text.get("partial_rotary_factor", 1.0))
+        if sections is None or not isinstance(head, int) or not isinstance(share, int | float):
+            continue
+        whole = isinstance(sections, list) and len(sections) == 3 and all(type(n) is int and n > 0 for n in sections)
+        if not whole or 2 * sum(sections) != head * share:
+            raise ModelError(
+                f"{name}: mrope_section is {shown(str(sections))}, want 3 numbers that fill head_dim {head}"
+            )
+
+
+def _refuse_other_pixels(files: Files) -> None:
+    """What the checkpoint's own processor would do to frames must be what qwen/pixels.py does."""
+    for file in ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json"):
+        whole = files.json(file) or {}
+        nested = [whole.get("image_processor"), whole.get("video_processor")]
+        for settings in [whole, *(part for part in nested if isinstance(part, dict))]:
+            for key, want in PIXELS.items():
+                if settings.get(key, want) != want:
+                    told = shown(str(settings[key]))
+                    raise ModelError(f"{files.folder / file}: {key} is {told}, frames are prepared with {want}")
+    files.json("generation_config.json")  # transformers passes over one that it cannot read
+
+
+def _without_orders(raw: dict[str, Any], name: str) -> dict[str, Any]:
+    """The config without what would choose code or other files, and without heads that are not this model's."""
+    for section in ("text_config", "vision_config"):
+        if not isinstance(raw.get(section, {}), dict):
+            raise ModelError(f"{name}: config.json's {section} is a {type(raw[section]).__name__}, want an object")
+        if section in raw:
+            raw = {**raw, section: {k: v for k, v in raw[section].items() if k not in ORDERS and k[:1] != "_"}}
+    return {k: v for k, v in raw.items() if k not in ORDERS and k[:1] != "_"}
+
+
+def _chat_template(files: Files) -> str:
+    for file in ("chat_template.json", "tokenizer_config.json"):
+        template = (files.json(file) or {}).get("chat_template")
+        if isinstance(template, str):
+            return template
+    return files.text("chat_template.jinja") or ""
 
 
 def _build_config(raw: dict[str, Any], name: str) -> PretrainedConfig:
     """The config object, also for a folder that transformers 5 wrote and 4.57 reads."""
     cls = transformers.CONFIG_MAPPING[raw["model_type"]]
-    data = json.loads(json.dumps(raw))
-    text = data.get("text_config", {})
+    text = dict(raw.get("text_config", {}))
     rope = text.get("rope_parameters")
     if BEFORE_5 and "num_local_experts" in text:
         raise ModelError(
@@ -221,21 +289,43 @@ def _build_config(raw: dict[str, Any], name: str) -> PretrainedConfig:
         text["rope_theta"] = rope.get("rope_theta", text.get("rope_theta", 5_000_000.0))
         del text["rope_parameters"]
     try:
-        config = cls.from_dict(data)
-    except (TypeError, ValueError, KeyError) as error:
-        raise ModelError(f"{name}: config.json is not a {raw['model_type']} config ({_one_line(error)})") from error
+        _refuse_other_types(raw, cls(), name)
+        config = cls.from_dict(copy.deepcopy(raw | {"text_config": text} if text else raw))
+    except ModelError:
+        raise
+    except Exception as error:  # each version checks other things, and says so in other ways
+        raise ModelError(f"{name}: config.json is not a {raw['model_type']} config ({one_line(error)})") from error
     config.name_or_path = name
     return config
 
 
-def _load_tokenizer(files: _Files) -> Tokenizer:
+def _refuse_other_types(raw: Mapping[str, Any], default: PretrainedConfig, name: str, place: str = "") -> None:
+    """A value must be of its default's type: transformers 4.57 takes anything, and fails or not when it is used."""
+    for key, value in raw.items():
+        usual = getattr(default, key, None)
+        if isinstance(usual, PretrainedConfig) and isinstance(value, dict):
+            _refuse_other_types(value, usual, name, f"{key}.")
+        if value is None or key == "dtype" or not isinstance(usual, bool | int | float | str):
+            continue
+        number = isinstance(usual, int | float) and not isinstance(usual, bool)
+        fits = type(value) in (int, float) and math.isfinite(value) if number else isinstance(value, type(usual))
+        if not fits:
+            kind = "a finite number" if number else {bool: "true or false", str: "a text"}[type(usual)]
+            raise ModelError(f"{name}: config.json's {place}{key} is {shown(str(value))}, want {kind}")
+
+
+def _load_tokenizer(files: Files) -> Tokenizer:
     path = files.path("tokenizer.json")
     if path is None:
         raise ModelError(f"{files.name}: no tokenizer.json there; save the tokenizer in its fast form")
     try:
+        hold("max_text_bytes", path.stat().st_size, path, error=ModelError)
         tokenizer = Tokenizer.from_file(str(path))
+        tokenizer.encode("True", add_special_tokens=False)
+    except ModelError:
+        raise
     except Exception as error:  # tokenizers raises bare Exception
-        raise ModelError(f"{path}: not a tokenizer ({_one_line(error)})") from error
+        raise ModelError(f"{path}: not a tokenizer ({one_line(error)})") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -278,7 +368,7 @@ def _quantization(kind: str, dtype: torch.dtype) -> Any:
         import bitsandbytes  # noqa: F401
     except Exception as error:  # it loads native libraries at import, and fails in many ways
         raise ModelError(
-            f"quantization '{kind}' needs bitsandbytes, which cannot be used: {_one_line(error)}"
+            f"quantization '{kind}' needs bitsandbytes, which cannot be used: {one_line(error)}"
         ) from error
     # The vision tower and the head stay as they are: small, and where the numbers are read.
     skip = ["visual", "model.visual", "lm_head"]  # 4.57 matches parts of names, 5.x their beginnings
@@ -287,24 +377,6 @@ def _quantization(kind: str, dtype: torch.dtype) -> Any:
     return transformers.BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, llm_int8_skip_modules=skip
     )
-
-
-def _with_adapter(model: PreTrainedModel, adapter: str, quantization: str) -> PreTrainedModel:
-    try:
-        from peft import PeftModel
-    except ImportError as error:
-        raise ModelError(f"adapter {adapter} needs peft: pip install 'topreward[lora]'") from error
-    try:
-        wrapped = PeftModel.from_pretrained(model, adapter)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(f"{adapter}: not an adapter for this model ({_one_line(error)})") from error
-    # Merging into quantized weights would round them again: there the adapter's layers stay beside them.
-    merged: PreTrainedModel = wrapped.merge_and_unload() if quantization == "none" else wrapped.get_base_model()
-    return merged
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def warn_if_slow(provenance: dict[str, Any]) -> str | None:

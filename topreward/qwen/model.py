@@ -179,15 +179,29 @@ class QwenVL:
         return torch.cat(out)
 
     def log_probs(self, hidden: Tensor, answers: tuple[int, ...]) -> NDArray[np.float64]:
-        """(…, hidden) last hidden states → (…, answers) log-probabilities of the answers' tokens, nats."""
+        """(…, hidden) last hidden states → (…, answers) log-probabilities of the answers' tokens, nats.
+
+        Raises ModelError where one is NaN or infinite.
+        """
         flat = hidden.reshape(-1, hidden.shape[-1])
         logits = self._logits(flat)
         picked = logits[:, list(answers)] - logits.logsumexp(-1, keepdim=True)
-        return picked.double().cpu().numpy().reshape(*hidden.shape[:-1], len(answers))
+        return self._finite(picked.double().cpu().numpy()).reshape(*hidden.shape[:-1], len(answers))
 
     def next_tokens(self, hidden: Tensor) -> NDArray[np.int64]:
-        """(R, hidden) → (R,) the most probable next tokens."""
-        return self._logits(hidden).argmax(-1).cpu().numpy()
+        """(R, hidden) → (R,) the most probable next tokens. Raises ModelError where a logit of theirs is no number."""
+        highest = self._logits(hidden).max(-1)
+        self._finite(highest.values.cpu().numpy())
+        return highest.indices.cpu().numpy()
+
+    def _finite(self, values: NDArray[Any]) -> NDArray[Any]:
+        """What was read out of the model, which has failed where that is no number."""
+        if not np.isfinite(values).all():
+            raise ModelError(
+                f"{self.provenance.get('model')}: its answers are NaN or infinite in {self.provenance.get('dtype')}; "
+                "the weights are broken, or need another dtype"
+            )
+        return values
 
     @property
     def stop_tokens(self) -> list[int]:
@@ -255,10 +269,12 @@ class QwenVL:
     def plain_forward(self, prompt: str, patches: Tensor, grid: tuple[int, int]) -> Tensor:
         """The model's own forward over one whole prompt: ids from one tokenizer call, positions by the model.
 
-        Returns (vocabulary,) float32 logits after the last token. Nothing of the passes above is used.
+        Returns (vocabulary,) float32 logits after the last token. Nothing of the passes above is used. Raises
+        ModelError where the highest is NaN or infinite.
         """
         inputs = self._whole_prompt(prompt, patches, grid)
         logits: Tensor = self.model(**inputs, logits_to_keep=1, use_cache=False).logits[0, -1].float()
+        self._finite(logits.max().cpu().numpy())
         return logits
 
     def plain_generate(self, prompt: str, patches: Tensor, grid: tuple[int, int], *, max_new_tokens: int) -> str:
