@@ -46,6 +46,8 @@ class Clip:
     """Strictly increasing frame indices (N,) → (N, height, width, 3) uint8 RGB. Use `frames` instead."""
     source: str = "array"
     """Where it came from, for messages and provenance."""
+    notes: tuple[str, ...] = ()
+    """What a careful reader of its curves must know about the frames, a sentence each; every curve carries them."""
 
     def __post_init__(self) -> None:
         pts = np.array(self.pts_seconds, dtype=np.float64)
@@ -59,6 +61,7 @@ class Clip:
             raise VideoError(f"{self.source}: frames are {self.height}x{self.width} px, want at least 1x1")
         pts.setflags(write=False)
         object.__setattr__(self, "pts_seconds", pts)
+        object.__setattr__(self, "notes", tuple(self.notes))
 
     @property
     def num_frames(self) -> int:

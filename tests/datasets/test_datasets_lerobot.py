@@ -503,7 +503,7 @@ V30_DEFECTS: list[tuple[Callable[[dict[str, list[Any]]], Any], str]] = [
     (_set(START, -1.0), "episode 2: .*from_timestamp is -1"),
     (_set(START, None), "episode 2: .*from_timestamp is None"),
     (_set(START, 0.4), r"episode 2: videos/.*top lasts from 0.4000 s to 0.9000 s, but 9 frames at 10 fps last 0.9000"),
-    (_set(END, 1.05), r"episode 2: videos/.*top lasts from 0.0000 s to 1.0500 s"),
+    (_set(END, 0.74), r"episode 2: videos/.*top lasts from 0.0000 s to 0.7400 s"),
     (_set(END, float("nan")), "episode 2: .*to_timestamp is nan"),
     (lambda columns: columns.pop(END), r"the columns videos/.*to_timestamp are missing"),
     (
@@ -538,10 +538,12 @@ def test_an_episode_that_starts_elsewhere_does_not_show_another_ones_frames(tmp_
         columns[START][1] = 0.0
 
     edit_table(episodes_table(root), change)
-    with pytest.raises(DatasetError, match=r"episode 1: videos/.*top lasts from 0.0000 s to 1.9000 s, but 7 frames"):
-        open_dataset(f"lerobot:{root}")
-    assert len(open_dataset(f"lerobot:{root}", episodes="0,2,3")) == 3
-    assert len(open_dataset(f"lerobot:{root}", camera="wrist")) == 4
+    dataset = open_dataset(f"lerobot:{root}")
+    for one, other in ((0, 1), (1, 0)):
+        with pytest.raises(DatasetError, match=rf"episode {one}, .*top: its place in videos/.* overlaps .* {other};"):
+            dataset[one].clip()
+    assert [identity(dataset[i].clip().frames([2])[0]) for i in (2, 3)] == [(2, 2, 0), (3, 2, 0)]
+    assert identity(open_dataset(f"lerobot:{root}", camera="wrist")[1].clip().frames([2])[0]) == (1, 2, 1)
 
 
 def test_half_a_frame_more_or_less_is_no_contradiction(tmp_path: Path) -> None:

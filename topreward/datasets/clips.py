@@ -71,6 +71,7 @@ def frames_at(clip: Clip, seconds: NDArray[np.float64], *, fps: float, source: s
         width=clip.width,
         decode=_Part(clip, nearest),
         source=source,
+        notes=clip.notes,
     )
 
 
@@ -127,6 +128,7 @@ def side_by_side(clips: Sequence[Clip], *, source: str) -> Clip:
         width=sum(widths),
         decode=_Row(tuple(clips), height, widths),
         source=source,
+        notes=tuple(dict.fromkeys(note for clip in clips for note in clip.notes)),
     )
 
 

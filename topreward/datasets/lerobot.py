@@ -41,13 +41,14 @@ class LeRobotSource:
         self.ids = [episode_id(index) for index in range(len(table))]
 
     def has_instruction(self, position: int) -> bool:
-        return any(task.strip() for task in self.table.record(position).tasks)
+        return any(task.strip() for task in self._tasks(self.table.record(position)))
 
     def episode(self, position: int) -> Episode:
         record = self.table.record(position)
+        instruction = self.instruction or self._instruction(record)
         return Episode(
             id=self.ids[position],
-            instruction=self.instruction or self._instruction(record),
+            instruction=instruction,
             load=EpisodeLoader(self.root, self.uri, self.info.fps, self.tasks, record, self.chosen),
             camera="+".join(camera.key for camera in self.chosen),
             split=next((name for name, part in self.info.splits.items() if position in part), None),
@@ -58,14 +59,20 @@ class LeRobotSource:
                 "dataset_from_index": record.first_row,
                 "length": record.length,
                 "fps": self.info.fps,
-                "tasks": record.tasks,
+                "tasks": record.tasks if self.instruction else self._tasks(record),
             },
         )
 
+    def _tasks(self, record: EpisodeRecord) -> tuple[str, ...]:
+        """The episode's tasks, out of its rows where the metadata leave them out (as some converters do)."""
+        if record.tasks is not None:
+            return record.tasks
+        return tasks_in_order(self.root, record, self.tasks, where=f"{self.uri}, episode {record.index}")
+
     def _instruction(self, record: EpisodeRecord) -> str:
         where = f"{self.uri}, episode {record.index}"
-        tasks: Sequence[str] = record.tasks
-        if len(tasks) > 1:
+        tasks = self._tasks(record)
+        if record.tasks is not None and len(tasks) > 1:
             # The metadata keep several tasks in no particular order; only the frames know which came first.
             tasks = tasks_in_order(self.root, record, self.tasks, where=where)
         text = "; ".join(task for task in tasks if task.strip())

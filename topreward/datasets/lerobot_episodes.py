@@ -12,23 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 
-from topreward.datasets.lerobot_info import Info
+from topreward.datasets.lerobot_info import INFO, Info
+from topreward.datasets.lerobot_places import Places, VideoPart, alone, find_places
 from topreward.datasets.paths import fill_template
 from topreward.datasets.roots import Root
-from topreward.datasets.tables import json_lines, read_columns
+from topreward.datasets.tables import column_names, json_lines, read_columns
 from topreward.errors import DatasetError
-
-
-@dataclass(frozen=True)
-class VideoPart:
-    """Where an episode's frames begin in a video file."""
-
-    file: str
-    """Path within the dataset."""
-    from_seconds: float
-    """Time of the episode's first frame in that file, s. 0 where the file holds one episode (v2)."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +32,8 @@ class EpisodeRecord:
     """Frames, >= 1."""
     first_row: int
     """Global index of its first frame (`dataset_from_index`)."""
-    tasks: tuple[str, ...]
-    """Distinct texts; in which order, LeRobot's writers do not say."""
+    tasks: tuple[str, ...] | None
+    """Distinct texts; in which order, LeRobot's writers do not say. None: only the episode's rows say."""
     data_file: str
     """Path within the dataset of the parquet file with its rows."""
     videos: Mapping[str, VideoPart]
@@ -59,9 +51,25 @@ class EpisodeTable(Protocol):
 
 def read_episodes(root: Root, info: Info, tasks: Mapping[int, str], cameras: Sequence[str]) -> EpisodeTable:
     """List the episodes; `cameras` are the keys of the video-backed ones that will be read."""
+    if cameras:
+        _hold_cameras_apart(root, info)
     if info.major == 2:
         return _read_v2(root, info, tasks, cameras)
     return _read_v3(root, info, tasks, cameras)
+
+
+def _hold_cameras_apart(root: Root, info: Info) -> None:
+    """Raise DatasetError where the template gives several cameras one file."""
+    assert info.video_path is not None  # read_info: there is one where there are video features
+    streams = [camera.key for camera in info.cameras if camera.kind == "video"]
+    names = ("episode_index", "episode_chunk", "chunk_index") if info.major == 2 else ("chunk_index", "file_index")
+    where = f"{root.name}: {INFO}"
+    zeros: dict[str, int | str] = dict.fromkeys(names, 0)
+    filled = {fill_template(info.video_path, zeros | {"video_key": key}, where=where) for key in "ab"}
+    if len(filled) == 1 and len(streams) > 1:
+        raise DatasetError(
+            f"{where}: video_path {info.video_path!r} names one file for the cameras {', '.join(streams)}"
+        )
 
 
 # -- v2.0, v2.1: one line, one parquet file and one mp4 per camera for each episode -----------------------------
@@ -86,20 +94,30 @@ class _V2Table:
         where = f"{self.where}, episode {index}"
         # `chunk_index` is no name of v2, but some converters write it into their templates
         chunk = index // self.info.chunks_size
-        fields = {"episode_index": index, "episode_chunk": chunk, "chunk_index": chunk}
+        length = _positive(self.lengths[index], where)
         videos = {}
         for key in self.cameras:
-            assert self.info.video_path is not None  # read_info: there is one where there are video features
-            path = fill_template(self.info.video_path, {**fields, "video_key": key}, where=where)
-            videos[key] = VideoPart(file=path, from_seconds=0.0)
+            path = self._video(key, index, where)
+            # A template without the episode's number gives all of a chunk one file; a neighbour tells.
+            near = [other for other in (index - 1, index + 1) if 0 <= other < len(self)]
+            same = next((other for other in near if self._video(key, other, where) == path), None)
+            videos[key] = alone(path, length, also=same)
+        fields = {"episode_index": index, "episode_chunk": chunk, "chunk_index": chunk}
+        line = self.lines[index]
         return EpisodeRecord(
             index=index,
-            length=_positive(self.lengths[index], where),
+            length=length,
             first_row=self.first_rows[index],
-            tasks=_task_texts(self.lines[index].get("tasks"), self.tasks, where),
+            tasks=_task_texts(line["tasks"], self.tasks, where) if "tasks" in line else None,
             data_file=fill_template(self.info.data_path, fields, where=where),
             videos=videos,
         )
+
+    def _video(self, key: str, index: int, where: str) -> str:
+        assert self.info.video_path is not None  # as above
+        chunk = index // self.info.chunks_size
+        fields = {"episode_index": index, "episode_chunk": chunk, "chunk_index": chunk}
+        return fill_template(self.info.video_path, {**fields, "video_key": key}, where=where)
 
 
 def _read_v2(root: Root, info: Info, tasks: Mapping[int, str], cameras: Sequence[str]) -> _V2Table:
@@ -140,6 +158,8 @@ class _V3Table:
     columns: Mapping[str, Sequence[Any]]
     order: Sequence[int]
     """Row of each episode."""
+    places: Mapping[str, Places]
+    """By camera."""
 
     def __len__(self) -> int:
         return len(self.order)
@@ -157,19 +177,15 @@ class _V3Table:
             raise DatasetError(f"{where}: length is {length}, but its rows are {first}..{end} ({end - first} rows)")
         videos = {}
         for key in self.cameras:
-            assert self.info.video_path is not None  # as in v2
-            fields = {
-                "chunk_index": number(f"videos/{key}/chunk_index"),
-                "file_index": number(f"videos/{key}/file_index"),
-            }
-            path = fill_template(self.info.video_path, {**fields, "video_key": key}, where=where)
-            videos[key] = VideoPart(file=path, from_seconds=self._start(key, row, length, where))
+            chunk, file = number(f"videos/{key}/chunk_index"), number(f"videos/{key}/file_index")
+            start = self._start(key, row, length, where)
+            videos[key] = self.places[key].part(index, _video_file(self.info, key, chunk, file, where), start)
         fields = {"chunk_index": number("data/chunk_index"), "file_index": number("data/file_index")}
         return EpisodeRecord(
             index=index,
             length=length,
             first_row=first,
-            tasks=_task_texts(self.columns["tasks"][row], self.tasks, where),
+            tasks=_task_texts(self.columns["tasks"][row], self.tasks, where) if "tasks" in self.columns else None,
             data_file=fill_template(self.info.data_path, fields, where=where),
             videos=videos,
         )
@@ -183,8 +199,9 @@ class _V3Table:
                 raise DatasetError(f"{where}: {name} is {value}, want a finite time in s, 0 or more")
             times.append(float(value))
         start, end = times
-        # A wrong start would show another episode's frames, which are as evenly timed as its own.
-        if abs(end - start - length / self.info.fps) >= 1 / self.info.fps:
+        # Longer is a take's stale frames, and nobody's matter. One frame shorter is the time of the last frame, which
+        # some writers mean; more than that is no place for the episode. 1.5, since 1 occurs and rounding would decide.
+        if (end - start) * self.info.fps < length - 1.5:
             raise DatasetError(
                 f"{where}: videos/{key} lasts from {start:.4f} s to {end:.4f} s, but {length} frames at "
                 f"{self.info.fps:g} fps last {length / self.info.fps:.4f} s"
@@ -199,7 +216,9 @@ def _read_v3(root: Root, info: Info, tasks: Mapping[int, str], cameras: Sequence
         raise DatasetError(f"{where}: there are no files {_V3_PATTERN}")
     integers = [*_V3_INTEGERS, *(f"videos/{key}/{part}" for key in cameras for part in ("chunk_index", "file_index"))]
     times = [f"videos/{key}/{part}_timestamp" for key in cameras for part in ("from", "to")]
-    columns: dict[str, list[Any]] = {name: [] for name in [*integers, *times, "tasks"]}
+    columns: dict[str, list[Any]] = {name: [] for name in [*integers, *times]}
+    if "tasks" in column_names(root.file(files[0]), f"{root.name}: {files[0]}"):
+        columns["tasks"] = []  # else, as for LeRobot, the rows' task indices say it
     for relative in files:
         place = f"{root.name}: {relative}"
         table = read_columns(root.file(relative), list(columns), place)
@@ -213,7 +232,28 @@ def _read_v3(root: Root, info: Info, tasks: Mapping[int, str], cameras: Sequence
     lengths, starts, ends = (columns[name] for name in ("length", "dataset_from_index", "dataset_to_index"))
     spans = [(ends[row] or 0) - (starts[row] or 0) for row in order]
     _check_total([lengths[row] or 0 for row in order], spans, info, where)
-    return _V3Table(where, info, tasks, cameras, columns, order)
+    places = {key: _places(info, key, columns, order, f"{root.name}: {INFO}") for key in cameras}
+    return _V3Table(where, info, tasks, cameras, columns, order, places)
+
+
+def _places(info: Info, key: str, columns: Mapping[str, Sequence[Any]], order: Sequence[int], where: str) -> Places:
+    """Where all episodes of a camera lie; what makes no sense is left to the episode's own error."""
+
+    def numbers(name: str) -> list[Any]:
+        return [columns[name][row] for row in order]
+
+    pairs = list(zip(numbers(f"videos/{key}/chunk_index"), numbers(f"videos/{key}/file_index"), strict=True))
+    plain = {pair for pair in pairs if all(isinstance(number, int) and number >= 0 for number in pair)}
+    named = {pair: _video_file(info, key, *pair, where=where) for pair in plain}
+    starts = np.array([np.nan if x is None else x for x in numbers(f"videos/{key}/from_timestamp")], dtype=np.float64)
+    lengths = np.array([np.nan if x is None else x for x in numbers("length")], dtype=np.float64)
+    starts[starts < 0] = np.nan
+    return find_places([named.get(pair) for pair in pairs], starts, lengths, info.fps)
+
+
+def _video_file(info: Info, key: str, chunk: int, file: int, where: str) -> str:
+    assert info.video_path is not None  # as above
+    return fill_template(info.video_path, {"chunk_index": chunk, "file_index": file, "video_key": key}, where=where)
 
 
 def _expected(name: str, kind: pa.DataType, integers: Sequence[str], times: Sequence[str]) -> tuple[str, bool]:

@@ -7,7 +7,7 @@ This is the first moment that data files (and, on the hub, their download) are n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from topreward.datasets.clips import frames_at, open_video, side_by_side
 from topreward.datasets.lerobot_episodes import EpisodeRecord
 from topreward.datasets.lerobot_images import ImageColumn, image_clip
 from topreward.datasets.lerobot_info import Camera
+from topreward.datasets.lerobot_places import hold_apart, hold_to_file
 from topreward.datasets.roots import Root
 from topreward.datasets.tables import read_columns
 from topreward.errors import DatasetError, VideoError
@@ -51,11 +52,15 @@ class EpisodeLoader:
                 views.append(image_clip(column, rows.seconds, fps=self.fps))
                 continue
             part = self.record.videos[camera.key]
+            hold_apart(part, source)
             try:
                 whole = open_video(self.root.file(part.file))
             except (DatasetError, VideoError) as error:
                 raise VideoError(f"{source}: {error}") from error
-            views.append(frames_at(whole, part.from_seconds + rows.seconds, fps=self.fps, source=source))
+            seconds = part.from_seconds + rows.seconds
+            view = frames_at(whole, seconds, fps=self.fps, source=source)
+            notes = hold_to_file(part, float(seconds[-1]), whole.num_frames, fps=self.fps, source=source)
+            views.append(replace(view, notes=(*view.notes, *notes)))
         return side_by_side(views, source=name)
 
 
@@ -110,10 +115,10 @@ def read_rows(root: Root, record: EpisodeRecord, tasks: Mapping[int, str], *, wh
     return Rows(first=block.start, seconds=seconds, task_indices=task_indices)
 
 
-def tasks_in_order(root: Root, record: EpisodeRecord, tasks: Mapping[int, str], *, where: str) -> list[str]:
+def tasks_in_order(root: Root, record: EpisodeRecord, tasks: Mapping[int, str], *, where: str) -> tuple[str, ...]:
     """The distinct tasks of an episode in the order in which its frames turn to them."""
     indices = read_rows(root, record, tasks, where=where).task_indices
-    return list(dict.fromkeys(tasks[int(index)] for index in indices))
+    return tuple(dict.fromkeys(tasks[int(index)] for index in indices))
 
 
 def _check_tasks(indices: NDArray[np.int64], record: EpisodeRecord, tasks: Mapping[int, str], where: str) -> None:
@@ -122,7 +127,7 @@ def _check_tasks(indices: NDArray[np.int64], record: EpisodeRecord, tasks: Mappi
         if index not in tasks:
             raise DatasetError(f"{where}: task index {index} is not among the {len(tasks)} tasks of the dataset")
     texts = {tasks[index] for index in used}
-    if texts != set(record.tasks):
+    if record.tasks is not None and texts != set(record.tasks):
         raise DatasetError(f"{where}: the frames' tasks are {sorted(texts)}, the episode's are {sorted(record.tasks)}")
 
 

@@ -39,6 +39,14 @@ def json_lines(path: Path, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DatasetError(f"{where}: cannot be read ({one_line(error)})") from error
 
 
+def column_names(path: Path, where: str) -> list[str]:
+    """The columns that a parquet file has. Raises DatasetError where it cannot be read."""
+    try:
+        return list(pq.read_schema(path).names)
+    except PARQUET_ERRORS as error:
+        raise DatasetError(f"{where}: not a readable parquet file ({one_line(error)})") from error
+
+
 def read_columns(path: Path, columns: list[str] | None, where: str) -> pa.Table:
     """Some columns of a parquet file (all for None). Raises DatasetError naming the columns it lacks."""
     try:

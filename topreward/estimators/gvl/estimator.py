@@ -217,7 +217,9 @@ class _Call:
             failure = {"kind": parsed.kind, "reason": parsed.reason + cut}
         else:
             values[question.order] = parsed
-        notes = [f"no percentages, {failure['kind']}: {failure['reason']}"] if failure else []
+        notes = list(clip.notes)
+        if failure:
+            notes.append(f"no percentages, {failure['kind']}: {failure['reason']}")
         if slow := warn_if_slow(self.model.provenance):
             notes.append(slow)
         return Curve(

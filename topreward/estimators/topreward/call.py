@@ -111,7 +111,7 @@ class Call:
         ]
 
     def _notes(self) -> tuple[str, ...]:
-        notes = []
+        notes = list(self.clip.notes)
         if self.protocol.resize == "square" and self.schedule.indices.size > pixels.SQUARE_PARITY_FRAMES:
             notes.append(
                 f"{self.schedule.indices.size} sampled frames: beyond {pixels.SQUARE_PARITY_FRAMES} the original "
