@@ -33,7 +33,7 @@ from topreward.errors import VideoError
 from topreward.types import Clip
 from topreward.video import pyav, read_video
 from topreward.video.index import read_index
-from topreward.video.pixels import RGB
+from topreward.video.pixels import RGB, Turn
 from videos import (
     change_box,
     copy_from,
@@ -338,7 +338,7 @@ def test_a_matrix_that_is_no_quarter_turn_is_refused(tmp_path: Path) -> None:
 )
 def test_colours_follow_the_tags(pix_fmt: str, matrix: int | None, limited: bool) -> None:
     red, blue = {1: (0.2126, 0.0722), 9: (0.2627, 0.0593)}.get(matrix or 6, (0.299, 0.114))
-    convert = RGB("it")
+    convert = RGB("it", Turn())
     for y, u, v in [(16, 128, 128), (235, 128, 128), (81, 90, 240), (145, 54, 34), (41, 240, 110), (120, 100, 150)]:
         frame = av.VideoFrame(32, 16, pix_fmt)
         for plane, value in zip(frame.planes, (y, u, v), strict=True):
@@ -360,7 +360,7 @@ def test_a_matrix_that_swscale_does_not_know_is_refused() -> None:
     frame = av.VideoFrame(32, 16, "yuv444p")
     frame.colorspace = 8  # YCgCo
     with pytest.raises(VideoError, match=r"it: its colour matrix \(number 8\)"):
-        RGB("it")(frame)
+        RGB("it", Turn())(frame)
 
 
 @pytest.mark.parametrize("tags", [(1, 1), (1, 2), (5, 1)], ids=["bt709", "bt709 full range", "bt601"])

@@ -13,6 +13,7 @@ files on which it agrees with the container.
 
     index.py    the container's packets → which frames are shown, when, and where decoding may start
     matroska.py is a Matroska file whole? (it states no number of frames)
+    chains.py   the same for GIF, APNG, y4m, IVF and AVI
     pyav.py     index + wanted frames → pixels, or an error; never another frame
     pixels.py   a decoded frame → RGB as displayed: colour matrix, range, rotation
     images.py   image files → Clip
@@ -36,7 +37,7 @@ from topreward.errors import VideoError, nearest
 from topreward.limits import hold, hold_fps
 from topreward.types import Clip
 from topreward.video.images import IMAGE_SUFFIXES, read_folder, read_images
-from topreward.video.stills import regular_file
+from topreward.video.stills import regular_file, several
 
 Backend = Literal["auto", "pyav", "decord"]
 BACKENDS: tuple[str, ...] = ("auto", "pyav", "decord")
@@ -72,6 +73,8 @@ def _read_path(path: Path, backend: str, fps: float | None) -> Clip:
         return read_folder(path, _required(fps, str(path)))
     regular_file(path, "file")
     if path.suffix.lower() in IMAGE_SUFFIXES:
+        if (kind := several(path)) is not None:
+            raise VideoError(f"{path}: {kind}; write its pictures one a file, or as a video")
         raise VideoError(f"{path}: a single image; give a list of image files, or a folder of them, with fps")
     if fps is not None:
         raise VideoError(

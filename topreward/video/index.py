@@ -2,7 +2,8 @@
 
 The index lists every packet in decode order, which of them are shown and when, and from which packets a
 decoder may start. It knows nothing of pixels. A file that ends early is found here where its container
-promises a number of frames or bytes (MP4, AVI, Matroska); MPEG-TS and the like promise nothing.
+promises a number of frames or bytes, or has an end (MP4, AVI, Matroska, GIF, APNG, y4m, IVF); MPEG-TS and the like
+promise nothing.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 
 from topreward.errors import VideoError
-from topreward.video import matroska
+from topreward.video import chains, matroska, still_bytes
 from topreward.video.pixels import check_size
 
 # Demuxers that read one self-contained file. Playlists (hls, concat, …) would open other files and addresses
 # that an untrusted video names. Audio formats and bare streams are here only for a clearer error.
 _FORMATS = (
-    "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,gif,apng,ogg,asf,mxf,nut,ivf,dv,rm,wtv,"
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,gif,apng,ogg,asf,mxf,nut,ivf,dv,rm,wtv,yuv4mpegpipe,"
     "h264,hevc,obu,av1,m4v,mjpeg,wav,mp3,aac,flac,ogg,w64,aiff"
 )
 _MAX_RATE = 1000.0
@@ -163,7 +164,7 @@ def read_index(path: str, name: str) -> Index:
     with opened(path, name) as container:
         stream = _video_stream(container, name)
         packets, raw_count, trouble = _scan(container, stream)
-        _check_whole(path, name, container, stream, raw_count, len(packets), trouble)
+        _check_whole(path, name, container, stream, raw_count, packets, trouble)
         return _build(name, stream, packets)
 
 
@@ -190,6 +191,9 @@ def _why_unreadable(path: str, error: Exception) -> str:
         with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             if data[4:8] == b"ftyp" and data.find(b"moov") < 0:
                 return "an MP4 without its index: cut short, or still being written"
+            file.seek(0)
+            if (kind := still_bytes.several(file)) is not None:
+                return f"{kind}: write its pictures one a file, or as a video"
     except (OSError, ValueError):
         pass  # then FFmpeg's own reason says why it cannot be opened
     return reason(error)
@@ -209,6 +213,7 @@ def _video_stream(container: Any, name: str) -> Any:
 
 
 class _Packet(NamedTuple):
+    size: int
     pts: int | None
     dts: int | None
     keyframe: bool
@@ -226,16 +231,16 @@ def _scan(container: Any, stream: Any) -> tuple[list[_Packet], int, str | None]:
             if packet.dts is not None or packet.size:  # neither: PyAV's end-of-file packet
                 raw_count += 1
             if packet.size:
-                packets.append(_Packet(packet.pts, packet.dts, packet.is_keyframe, packet.is_discard))
+                packets.append(_Packet(packet.size, packet.pts, packet.dts, packet.is_keyframe, packet.is_discard))
     except av.FFmpegError as error:
         return packets, raw_count, reason(error)
     return packets, raw_count, None
 
 
 def _check_whole(
-    path: str, name: str, container: Any, stream: Any, raw_count: int, count: int, trouble: str | None
+    path: str, name: str, container: Any, stream: Any, raw_count: int, packets: list[_Packet], trouble: str | None
 ) -> None:
-    promised = int(stream.frames)
+    promised, count = int(stream.frames), len(packets)
     if "mp4" in container.format.name:
         # Fragments state no number; the demuxer's own list of samples does, once it has read them all.
         promised = max(promised, len(getattr(stream, "index_entries", ())))
@@ -246,12 +251,16 @@ def _check_whole(
     if trouble is not None:
         read = f"{count} of {promised} frames promised" if promised else f"{count} frames"
         raise VideoError(f"{name}: corrupt or truncated: read {read} ({trouble})")
+    if raw_count < promised and container.format.name == "avi":
+        raw_count += chains.dropped_frames(path, stream.index)  # which the header counts, and FFmpeg leaves out
     if raw_count < promised:
         raise VideoError(f"{name}: corrupt or truncated: read {raw_count} of {promised} frames promised")
     if "matroska" in container.format.name and (trouble := matroska.damage(path, raw_count)) is not None:
         raise VideoError(f"{name}: corrupt or truncated: read {count} frames ({trouble})")
     if count == 0:
         raise VideoError(f"{name}: holds no frames")
+    if (trouble := chains.damage(container.format.name, path, raw_count, packets[0].size)) is not None:
+        raise VideoError(f"{name}: corrupt or truncated: read {count} frames ({trouble})")
 
 
 def _build(name: str, stream: Any, packets: list[_Packet]) -> Index:

@@ -10,7 +10,7 @@ Rotation and mirroring by the display matrix are applied; non-square pixels are 
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -54,11 +54,29 @@ def empty_frames(count: int, height: int, width: int) -> NDArray[np.uint8]:
         ) from error
 
 
-class RGB:
-    """Converts the frames of one video; keeps swscale's context between frames."""
+class Turn(NamedTuple):
+    """How a decoded picture is turned to be displayed: first transposed, then mirrored."""
 
-    def __init__(self, name: str) -> None:
+    transposed: bool = False
+    upside_down: bool = False
+    mirrored: bool = False
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A view of (H, W, 3) pixels as displayed."""
+        pixels = pixels.transpose(1, 0, 2) if self.transposed else pixels
+        return pixels[:: -1 if self.upside_down else 1, :: -1 if self.mirrored else 1]
+
+
+class RGB:
+    """Converts the frames of one video; keeps swscale's context between frames.
+
+    `turn`: how all of its frames are turned, as `turn_of` says of the first. A codec can turn a single picture (the
+    display orientation message of H.264 and HEVC); a video in which that changes is refused.
+    """
+
+    def __init__(self, name: str, turn: Turn) -> None:
         self._name = name
+        self._turn = turn
         self._swscale = VideoReformatter()
 
     def __call__(self, frame: Any) -> NDArray[np.uint8]:
@@ -82,25 +100,27 @@ class RGB:
         except (av.FFmpegError, ValueError) as error:
             raise VideoError(f"{self._name}: its pixel format {frame.format.name} cannot be made RGB") from error
         pixels: NDArray[np.uint8] = np.asarray(rgb.to_ndarray(), dtype=np.uint8)
-        return displayed(pixels, _display_matrix(frame), self._name)
+        turn = turn_of(frame, self._name)
+        if turn != self._turn:
+            raise VideoError(f"{self._name}: its orientation changes on the way, from {self._turn} to {turn}")
+        return turn(pixels)
 
 
-def displayed(pixels: NDArray[np.uint8], matrix: tuple[int, ...] | None, name: str) -> NDArray[np.uint8]:
-    """Apply a display matrix to (H, W, 3) pixels.
+def turn_of(frame: Any, name: str) -> Turn:
+    """How a frame's display matrix turns it.
 
-    `matrix`: 9 integers a b u, c d v, x y w as in ISO/IEC 14496-12, mapping (x, y) to (ax + cy, bx + dy).
+    The matrix: 9 integers a b u, c d v, x y w as in ISO/IEC 14496-12, mapping (x, y) to (ax + cy, bx + dy).
     All eight turns and mirrorings are exact; any other matrix (a turn by 30 degrees) is a VideoError.
     """
+    matrix = _display_matrix(frame)
     if matrix is None:
-        return pixels
+        return Turn()
     a, b, _, c, d = matrix[:5]
     if b == c == 0 and a != 0 and d != 0:
-        across, down = a, d
-    elif a == d == 0 and b != 0 and c != 0:
-        pixels, across, down = pixels.transpose(1, 0, 2), c, b
-    else:
-        raise VideoError(f"{name}: its display matrix {[a, b, c, d]} is not a turn by a multiple of 90 degrees")
-    return pixels[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
+        return Turn(False, d < 0, a < 0)
+    if a == d == 0 and b != 0 and c != 0:
+        return Turn(True, b < 0, c < 0)
+    raise VideoError(f"{name}: its display matrix {[a, b, c, d]} is not a turn by a multiple of 90 degrees")
 
 
 def _display_matrix(frame: Any) -> tuple[int, ...] | None:

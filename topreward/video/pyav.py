@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from topreward.errors import VideoError
 from topreward.types import Clip
 from topreward.video.index import Index, Run, opened, read_index, reason
-from topreward.video.pixels import MAX_SIDE, RGB, check_size, empty_frames
+from topreward.video.pixels import MAX_SIDE, RGB, Turn, check_size, empty_frames, turn_of
 
 _SKIM = 64
 """packets; a shorter way to the next keyframe is read through, a longer one is sought."""
@@ -43,13 +43,14 @@ def read_pyav(path: Path) -> Clip:
     absolute = str(path.absolute())
     index = read_index(absolute, name)
     index, first = _first_frame(absolute, name, index)
-    height, width = RGB(name)(first).shape[:2]
+    turn = turn_of(first, name)
+    height, width = RGB(name, turn)(first).shape[:2]
     return Clip(
         pts_seconds=index.pts_seconds,
         fps=index.fps,
         height=height,
         width=width,
-        decode=PyAVFrames(absolute, name, path.stat().st_size, index, height, width),
+        decode=PyAVFrames(absolute, name, path.stat().st_size, index, height, width, turn),
         source=name,
     )
 
@@ -108,6 +109,7 @@ class PyAVFrames:
     index: Index
     height: int
     width: int
+    turn: Turn
 
     def __call__(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         out = empty_frames(len(indices), self.height, self.width)
@@ -122,7 +124,7 @@ class PyAVFrames:
         return out
 
     def _from_keyframes(self, wanted: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-        rgb = RGB(self.name)
+        rgb = RGB(self.name, self.turn)
         with opened(self.path, self.name) as container:
             stream = _stream(container, self.index, strict=True)
             packets = _Packets(container, stream, self.index)
@@ -131,6 +133,8 @@ class PyAVFrames:
                     for number, frame in self._run(packets, stream.codec_context, run):
                         slot = int(np.searchsorted(wanted, number))
                         if slot < wanted.size and wanted[slot] == number:
+                            if turn_of(frame, self.name) != self.turn:  # set by a picture before the keyframe?
+                                raise _Unproven
                             out[slot] = self._pixels(rgb, frame)
                     stream.codec_context.flush_buffers()
             except av.FFmpegError as error:
@@ -155,7 +159,7 @@ class PyAVFrames:
             raise _Unproven
 
     def _from_start(self, wanted: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-        rgb = RGB(self.name)
+        rgb = RGB(self.name, self.turn)
         index = self.index
         display_pts = index.display_pts
         count = slot = 0

@@ -74,10 +74,10 @@ def damage(file: BinaryIO) -> str | None:
         try:
             return (
                 None
-                if b"IEND" in [name for name, _, _ in _chunks(file, check=True)]
+                if b"IEND" in [name for name, _, _ in png_chunks(file, check=True)]
                 else "it ends before its end chunk"
             )
-        except _Broken as error:
+        except Broken as error:
             return str(error)
     if kind == "JPEG":
         file.seek(0)
@@ -85,35 +85,41 @@ def damage(file: BinaryIO) -> str | None:
     return None
 
 
+def several(file: BinaryIO) -> str | None:
+    """What an animated WebP, a PNG or a TIFF is, in words; None for other kinds."""
+    found = head(file)
+    return found.several or {"TIFF": "a TIFF", "PNG": "a PNG", "WEBP": "a WebP"}.get(found.kind)
+
+
 def late_exif(file: BinaryIO) -> bytes | None:
     """The EXIF chunk of a PNG, which may lie behind the pixels."""
     try:
-        for name, at, length in _chunks(file, check=False):
+        for name, at, length in png_chunks(file, check=False):
             if name == b"eXIf":
                 file.seek(at)
                 return file.read(length)
-    except _Broken:
+    except Broken:
         pass  # then reading its pixels is an error
     return None
 
 
-class _Broken(Exception):
+class Broken(Exception):
     """A chain of chunks breaks off; the message says where."""
 
 
-def _chunks(file: BinaryIO, *, check: bool) -> Iterator[tuple[bytes, int, int]]:
-    """(name, where its body starts, length) of each chunk of a PNG up to IEND; raises _Broken."""
+def png_chunks(file: BinaryIO, *, check: bool) -> Iterator[tuple[bytes, int, int]]:
+    """(name, where its body starts, length) of each chunk of a PNG up to IEND; raises Broken."""
     size = file.seek(0, 2)
     at = len(_PNG)
     while at + 12 <= size:
         file.seek(at)
         length, name = struct.unpack(">I4s", file.read(8))
         if at + 12 + length > size:
-            raise _Broken(f"{size} bytes of {at + 12 + length} promised")
+            raise Broken(f"{size} bytes of {at + 12 + length} promised")
         if check:
             body, stated = file.read(length), file.read(4)
             if zlib.crc32(body, zlib.crc32(name)) != int.from_bytes(stated, "big"):
-                raise _Broken(f"the checksum of its chunk at byte {at} is wrong")
+                raise Broken(f"the checksum of its chunk at byte {at} is wrong")
         yield name, at + 8, length
         if name == b"IEND":
             return

@@ -82,6 +82,25 @@ def shape(source: Path | bytes, name: str) -> Shape:
         return _shape(image, _orientation(image, file), name)
 
 
+def several(path: Path) -> str | None:
+    """What a file of several pictures is, in words; None for one picture, and for what is none."""
+    try:
+        shape(path, "it")
+    except _SeveralError as error:
+        return error.kind
+    except VideoError:
+        pass  # whatever else is wrong with it
+    return None
+
+
+class _SeveralError(VideoError):
+    """A file holds several pictures."""
+
+    def __init__(self, name: str, kind: str) -> None:
+        super().__init__(f"{name}: {kind}; write its pictures one a file, or as a video")
+        self.kind = kind
+
+
 def pixels(source: Path | bytes, name: str) -> tuple[NDArray[np.uint8], Shape]:
     """((H, W, 3) uint8 RGB as displayed, its shape) of a picture. Alpha is dropped; palettes and grey become colour.
 
@@ -144,11 +163,11 @@ def _open(file: BinaryIO, name: str) -> Any:
     if head.size is not None:  # a WebP's canvas is taken as it is opened
         check_size(name, *head.size)
     if head.several is not None:
-        raise VideoError(f"{name}: {head.several}; write its pictures one a file, or as a video")
+        raise _SeveralError(name, head.several)
     file.seek(0)
     image = Image.open(file, formats=(head.kind,))
     if image.format != "MPO" and getattr(image, "is_animated", False):
-        raise VideoError(f"{name}: a {image.format} of several pictures; write them one a file, or as a video")
+        raise _SeveralError(name, f"a {image.format} of several pictures")
     if (depth := _depth(image)) is not None:
         raise VideoError(f"{name}: has more than 8 bits a channel ({depth}); scale it to 8 bits first")
     if image.mode not in _MODES:
