@@ -9,7 +9,6 @@ Formats: GIF89a, PNG (third edition), yuv4mpeg(5), IVF, RIFF with OpenDML.
 from __future__ import annotations
 
 import mmap
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -33,7 +32,7 @@ def damage(container: str, path: str, packets: int, packet_bytes: int) -> str | 
                     found = _ivf_frames(data)
                 else:
                     found = _y4m_frames(data, packet_bytes)
-            except (Broken, IndexError, struct.error) as error:
+            except (Broken, IndexError) as error:
                 return str(error) if isinstance(error, Broken) else f"it breaks off within its {len(data)} bytes"
     return None if found == packets else f"{found} frames lie in it, {packets} of which can be read"
 
@@ -99,10 +98,11 @@ def _y4m_frames(data: mmap.mmap, frame_bytes: int) -> int:
 
 def _ivf_frames(data: mmap.mmap) -> int:
     """Frames up to the end of the file, or as many as the header states, if that is more."""
-    (at,), (promised,) = struct.unpack_from("<H", data, 6), struct.unpack_from("<I", data, 24)
+    at = int.from_bytes(data[6:8], "little")
+    promised = int.from_bytes(data[24:28], "little")
     frames = 0
     while at < len(data):
-        (length,) = struct.unpack_from("<I", data, at)
+        length = int.from_bytes(data[at : at + 4], "little")
         if at + 12 + length > len(data):
             raise Broken(f"frame {frames} breaks off at byte {at} of {len(data)}")
         at, frames = at + 12 + length, frames + 1

@@ -7,7 +7,7 @@ Strict, because what is read here is scored: every frame asked for must be answe
 twice alike, between 0 and 100, and no other frame. Nothing is rescaled, clamped, filled in or left out, and
 a restated anchor ("In the initial robot scene … 0") is no answer. A number must end its line or field: a range
 ("40-50%"), a fraction ("3 of 5"), a list ("10%, 20%"), a tolerance ("50 ± 10%"), a decimal comma or a percentage
-of something else ("50% open") is unreadable rather than read by half.
+of something else ("50% open") is unreadable rather than read by half. JSON (`json_answers`) is held to the same.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from topreward.estimators.gvl import json_answers
 
 FailureKind = Literal["refusal", "no_answers", "not_asked", "contradiction", "out_of_range", "unreadable", "missing"]
 
@@ -125,6 +127,29 @@ def answered(text: str, count: int, *, first: int = 1) -> bool:
 
 
 def _read(text: str) -> Iterator[_Reading]:
+    """Every frame that the text names, with what is given for it: first in JSON, then in the words around it."""
+    words, since = "", 0
+    for document in json_answers.documents(text):
+        words, since = words + text[since : document.start] + "\n", document.stop
+        for given in document.given:
+            values = [_json_value(value) for value in given.values]
+            # A value that cannot be read is not made good by a second one.
+            readable = tuple(value for value in values if value is not None)
+            yield _Reading(given.frame, readable if len(readable) == len(values) else (), True)
+    yield from _read_words(words + text[since:])
+
+
+def _json_value(value: Any) -> float | None:
+    """A number, or a string that would be an answer behind a frame's name; None for anything else."""
+    if (number := json_answers.number(value)) is not None:
+        return number
+    if not isinstance(value, str):
+        return None
+    found = _values(f": {value}")
+    return _number(found[0]["number"]) if len(found) == 1 else None
+
+
+def _read_words(text: str) -> Iterator[_Reading]:
     """Every frame that the text names, with the values in what follows its name."""
     name: re.Match[str] | None = None
     waits, since = False, 0
