@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 import tyro
 
 from topreward.cli.eval import DEMO_RUN, EvalOptions, evaluate
+from topreward.cli.render import RenderOptions, render
+from topreward.cli.report import ReportOptions, report
 from topreward.cli.score import ScoreOptions, score
 from topreward.cli.suite import SuiteOptions, suite
 from topreward.cli.terminal import out, run
@@ -16,10 +18,16 @@ from topreward.cli.terminal import out, run
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The `topreward` command."""
-    commands: dict[str, Callable[..., Any]] = {"score": ScoreOptions, "eval": EvalOptions, "suite": SuiteOptions}
-    functions: dict[type, Callable[[Any], int]] = {ScoreOptions: score, EvalOptions: evaluate, SuiteOptions: suite}
-    options = tyro.extras.subcommand_cli_from_dict(commands, prog="topreward", args=arguments)
-    run(functions[type(options)], options)
+    commands: dict[str, tuple[Callable[..., Any], Callable[[Any], int]]] = {
+        "score": (ScoreOptions, score),
+        "eval": (EvalOptions, evaluate),
+        "suite": (SuiteOptions, suite),
+        "report": (ReportOptions, report),
+        "render": (RenderOptions, render),
+    }
+    known = {name: options for name, (options, _) in commands.items()}
+    options = tyro.extras.subcommand_cli_from_dict(known, prog="topreward", args=arguments)
+    run(next(command for kind, command in commands.values() if kind is type(options)), options)
 
 
 def score_main() -> NoReturn:

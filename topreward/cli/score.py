@@ -30,6 +30,8 @@ class ScoreOptions:
     """Write the curve here."""
     plot: Path | None = None
     """Draw the film and the curve here (.png, .svg, .pdf)."""
+    report: Path | None = None
+    """Write a page of the film beside its curve here (.html)."""
     debug: bool = False
     """Show tracebacks."""
 
@@ -39,7 +41,7 @@ def score(options: ScoreOptions) -> int:
     from topreward.report.terminal import show_curve
     from topreward.video import read_video
 
-    for target in (options.json, options.plot):  # not after all the work
+    for target in (options.json, options.plot, options.report):  # not after all the work
         if target:
             check_target(target)
     if options.plot:
@@ -60,4 +62,9 @@ def score(options: ScoreOptions) -> int:
 
         save_figure(plot_curves({curve.instruction: curve}, {curve.instruction: clip}), options.plot)
         out.print(f"drawn to {options.plot}", markup=False)
+    if options.report:
+        from topreward.cli.report import draw, say
+        from topreward.report.page import of_curve
+
+        say(draw([of_curve(curve, clip)], options.report))
     return 0
