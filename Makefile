@@ -35,10 +35,21 @@ $(OLD_VENV)/.installed: $(VENV)/.installed
 	$(OLD_VENV)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
+# What the page's tests drive: Debian's Chromium, and axe-core, which looks for what a screen reader cannot use.
+AXE := $(VENV)/axe/node_modules/axe-core/axe.min.js
+.PHONY: browser
+browser: $(AXE)
+	@command -v chromium >/dev/null || if [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	else echo "Chromium is needed for the page's tests: apt-get install chromium (as root)"; exit 1; fi
+
+$(AXE): | install
+	npm install --silent --no-fund --no-audit --prefix $(VENV)/axe axe-core@4.14.1
+
 demo: install
 	$(BIN)/python scripts/eval_voc.py
 
-test: install $(OLD_VENV)/.installed
+test: install $(OLD_VENV)/.installed browser
 	$(BIN)/python $(PYTEST) tests
 	$(OLD_VENV)/bin/python $(PYTEST) $(OLD_TESTS)
 
