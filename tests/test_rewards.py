@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topreward.rewards import advantage_weights, advantages, dense_rewards, progress
+from topreward.rewards import advantage_weights, advantages, dense_rewards, exponential_weights, progress
 
 
 def test_progress_is_min_max() -> None:
@@ -33,9 +35,44 @@ def test_dense_rewards_saturate_as_the_paper_has_it() -> None:
 
 
 def test_advantage_weights() -> None:
-    np.testing.assert_allclose(advantage_weights([0.0, 0.5, 0.25], beta=0.5)[1:], np.exp([1.0, -0.5]))
+    weights = advantage_weights([0.0, 0.5, 0.25], beta=0.5)
+    assert weights.beta == 0.5
+    np.testing.assert_allclose(weights.values[1:], np.exp([1.0, -0.5]))
+    np.testing.assert_array_equal(np.asarray(weights), weights.values)
+    assert np.asarray(weights, dtype=np.float32).dtype == np.float32
     with pytest.raises(ValueError, match="beta is 0"):
         advantage_weights([0.0, 1.0], beta=0)
+
+
+def test_the_default_beta_is_the_spread_of_the_advantages() -> None:
+    gains = np.array([0.1, 0.3, 0.0, 0.2])
+    weights = advantage_weights(np.concatenate([[0.0], np.cumsum(gains)]))
+    assert weights.beta == pytest.approx(np.std(gains))
+    np.testing.assert_allclose(weights.values[1:], np.exp(gains / np.std(gains)))
+    same = advantage_weights([0.0, 0.25, 0.5])  # the same gain everywhere: nothing to weigh
+    assert np.isnan(same.beta)
+    np.testing.assert_array_equal(same.values, [np.nan, 1.0, 1.0])
+
+
+def test_weights_that_hardly_differ_are_told() -> None:
+    values = np.linspace(0, 1, 15) ** 2
+    with pytest.warns(UserWarning, match="nearly plain cloning"):
+        advantage_weights(values, beta=1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        advantage_weights(values)
+        advantage_weights(values, beta=0.05)
+
+
+@pytest.mark.parametrize("beta", [None, 1e-4, 0.05, 3.0])
+def test_normalised_weights_have_mean_1_and_never_overflow(beta: float | None) -> None:
+    gains = np.array([0.5, np.nan, -0.25, 0.0])
+    weights = exponential_weights(gains, beta=beta, normalise=True)
+    assert np.isnan(weights.values).tolist() == [False, True, False, False]
+    assert np.nanmean(weights.values) == pytest.approx(1.0)
+    expected = np.exp((gains - 0.5) / weights.beta)
+    np.testing.assert_allclose(weights.values, expected / np.nanmean(expected))
+    assert np.isnan(exponential_weights([np.nan], beta=beta, normalise=True).values).all()
 
 
 @given(st.lists(st.floats(-60, 0), min_size=2, max_size=20))

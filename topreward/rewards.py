@@ -6,10 +6,12 @@ models or Curves. Formulas: TOPReward (arXiv 2602.19313).
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 
 def progress(values: ArrayLike, *, constant: Literal["nan", "ones"] = "nan") -> NDArray[np.float64]:
@@ -45,14 +47,73 @@ def dense_rewards(progress: ArrayLike, *, tau: float = 2.0, maximum: float = 2.0
     return np.clip(tau * np.exp(steps), 0.0, maximum)
 
 
-def advantage_weights(progress: ArrayLike, *, beta: float = 1.0) -> NDArray[np.float64]:
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Weights, and the temperature that made them. numpy functions take it for its values."""
+
+    values: NDArray[np.float64]
+    """exp(A / beta), of the advantages' shape, NaN where they are."""
+    beta: float
+    """The temperature; NaN where the advantages do not vary, so that there is nothing to weigh."""
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[np.float64]:
+        return np.array(self.values, dtype=dtype) if copy else np.asarray(self.values, dtype=dtype)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the weights over their mean: 0 where training with them is plain cloning."""
+        return relative_spread(self.values)
+
+
+HARDLY_DIFFERENT = 0.25
+"""A spread of weights below this: nearly all are 1, and weighted cloning is hardly more than plain cloning."""
+
+
+def advantage_weights(progress: ArrayLike, *, beta: float | None = None) -> Weights:
     """Advantage-weighted regression: exp(A_k / beta) with A_k = s_k - s_{k-1} (Peng et al., arXiv 1910.00177).
 
-    `progress`: (K,). Returns (K,), the first NaN. Raises ValueError unless beta > 0.
+    `progress`: (K,). The result's values are (K,), the first NaN. `beta`: by default the standard deviation of A, so
+    that a step one deviation better weighs e times as much; progress is in [0, 1] and its gains are small, so that
+    with beta = 1 nearly all weights are 1: where given weights hardly differ, a UserWarning says so. Raises
+    ValueError unless beta > 0.
     """
-    if not beta > 0:
+    weights = exponential_weights(advantages(progress), beta=beta)
+    if beta is not None and weights.spread < HARDLY_DIFFERENT:
+        usual = exponential_weights(advantages(progress)).beta
+        warnings.warn(
+            f"with beta = {beta:g} the weights hardly differ (spread {weights.spread:.2g} of their mean), which is "
+            f"nearly plain cloning; the advantages' own spread is {usual:.2g}",
+            stacklevel=2,
+        )
+    return weights
+
+
+def exponential_weights(advantages: ArrayLike, *, beta: float | None = None, normalise: bool = False) -> Weights:
+    """exp(A / beta), of any number of advantages; `normalise`: scaled to a mean of 1 over the defined ones.
+
+    `advantages`: (N,), NaN stays NaN. `beta`: by default their standard deviation. Where they do not vary (or there
+    are none) the default is NaN and the weights are 1. Raises ValueError unless beta > 0.
+    """
+    array = np.asarray(advantages, dtype=np.float64)
+    if beta is not None and not beta > 0:
         raise ValueError(f"beta is {beta}, want a positive number")
-    return np.exp(advantages(progress) / beta)
+    defined = array[~np.isnan(array)]
+    if beta is None and (not defined.size or np.ptp(defined) == 0):
+        return Weights(np.where(np.isnan(array), np.nan, 1.0), float("nan"))
+    chosen = float(np.std(defined)) if beta is None else float(beta)
+    if not normalise or not defined.size:
+        return Weights(np.exp(array / chosen), chosen)
+    # The largest exponent is 0, so that no beta overflows; the mean takes it out again.
+    weights = np.exp((array - defined.max()) / chosen)
+    return Weights(weights / np.nanmean(weights), chosen)
+
+
+def relative_spread(weights: ArrayLike) -> float:
+    """Standard deviation over mean of the defined weights; NaN where there are none, or their mean is 0."""
+    array = np.asarray(weights, dtype=np.float64)
+    defined = array[~np.isnan(array)]
+    mean = float(defined.mean()) if defined.size else 0.0
+    return float(defined.std()) / mean if mean else float("nan")
 
 
 def advantages(progress: ArrayLike) -> NDArray[np.float64]:
