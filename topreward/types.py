@@ -10,20 +10,36 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topreward.errors import CurveError, DatasetError, VideoError
-from topreward.files import write_atomically
+from topreward.files import expand, json_text, write_atomically
 from topreward.rewards import progress
 
 Unit = Literal["nats", "percent", "probability"]
 
 UNITS: tuple[str, ...] = ("nats", "percent", "probability")
 CURVE_FORMAT = 1
+
+KEPT = {
+    "instruction": "text",
+    "prefix_lengths": "counts",
+    "times": "numbers",
+    "values": "numbers",
+    "unit": "text",
+    "num_frames": "count",
+    "log_prob_true": "numbers?",
+    "log_prob_false": "numbers?",
+    "episode_id": "text?",
+    "notes": "texts?",
+    "provenance": "mapping?",
+}
+"""What a kept curve holds, for `expect`."""
+KEPT_PROVENANCE = {"protocol": "mapping", "tokens": "tally"}
+"""Of what made it, as far as numbers are computed from it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,26 +278,35 @@ class Curve:
         missing = {"instruction", "prefix_lengths", "times", "values", "unit", "num_frames"} - set(data)
         if missing:
             raise CurveError(f"curve lacks {', '.join(sorted(missing))}")
-        kwargs = {k: v for k, v in data.items() if k in known}
+        kwargs = {k: v for k, v in data.items() if k in known and (v is not None or k not in ("notes", "provenance"))}
+        expect(kwargs, KEPT, "a curve")
+        expect(kwargs.get("provenance", {}), KEPT_PROVENANCE, "a curve's provenance")
         for name in ("times", "values", "log_prob_true", "log_prob_false"):
             if kwargs.get(name) is not None:
                 kwargs[name] = np.array([np.nan if x is None else x for x in kwargs[name]], dtype=np.float64)
-        return cls(**kwargs)
+        try:
+            return cls(**kwargs)
+        except OverflowError as error:
+            raise CurveError(f"prefix_lengths: {error}") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write JSON: to a temporary name first, then renamed, so that a killed run leaves no half file."""
-        write_atomically(path, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+        write_atomically(path, json_text(self.to_dict(), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Curve:
         """Read what `save` wrote. Raises CurveError where the file is not a curve."""
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise CurveError(f"{os.fspath(path)}: not a curve ({error})") from error
+            data = json.loads(expand(path, error=CurveError).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise CurveError(f"{os.fspath(path)}: not a curve ({why})") from error
         if not isinstance(data, dict):
             raise CurveError(f"{os.fspath(path)}: not a curve (holds a {type(data).__name__})")
-        return cls.from_dict(data)
+        try:
+            return cls.from_dict(data)
+        except CurveError as error:
+            raise CurveError(f"{os.fspath(path)}: not a curve ({error})") from error
 
     def __repr__(self) -> str:
         low, high = (
@@ -291,6 +316,59 @@ class Curve:
             f"Curve({self.instruction!r}, {len(self)} prefixes of {self.num_frames} frames, "
             f"{low:.4g} .. {high:.4g} {self.unit})"
         )
+
+
+def expect(data: Mapping[str, Any], kinds: Mapping[str, str], what: str) -> None:
+    """Raise CurveError where what was read from JSON is not of its kind: numpy would take "1" or true for 1.
+
+    `kinds`: a word of `_KINDS` for each key; with `?` behind it null will do, too. Keys that are not there are not
+    missed. `what`: whose keys they are, for the message.
+    """
+    for key, kind in kinds.items():
+        if key not in data or (data[key] is None and kind.endswith("?")):
+            continue
+        if not _KINDS[kind.removesuffix("?")](data[key]):
+            shown = repr(data[key])
+            shown = shown if len(shown) <= 60 else f"{shown[:59]}…"
+            raise CurveError(f"{what}'s {key} is {shown}, want {_WANTED[kind.removesuffix('?')]}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _every(value: Any, holds: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list | tuple | np.ndarray) and all(holds(item) for item in value)
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "text": lambda value: isinstance(value, str),
+    "texts": lambda value: _every(value, lambda item: isinstance(item, str)),
+    "flag": lambda value: isinstance(value, bool),
+    "count": _is_count,
+    "counts": lambda value: _every(value, _is_count),
+    "number": _is_number,
+    "numbers": lambda value: _every(value, lambda item: item is None or _is_number(item)),
+    "mapping": lambda value: isinstance(value, Mapping),
+    "mappings": lambda value: _every(value, lambda item: isinstance(item, Mapping)),
+    "tally": lambda value: isinstance(value, Mapping) and all(map(_is_number, value.values())),
+}
+_WANTED = {
+    "text": "a text",
+    "texts": "a list of texts",
+    "flag": "true or false",
+    "count": "a whole number",
+    "counts": "a list of whole numbers",
+    "number": "a number",
+    "numbers": "a list of numbers and nulls",
+    "mapping": "a mapping",
+    "mappings": "a list of mappings",
+    "tally": "a mapping to numbers",
+}
 
 
 def _pick(pixels: NDArray[np.uint8], indices: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -21,9 +21,31 @@ from topreward.jobs.frames import LIMIT_BYTES, Remembered
 from topreward.jobs.identity import stamp
 from topreward.jobs.plan import FROZEN, FROZEN_OTHER, OTHER, REAL, REVERSED, Plan
 from topreward.jobs.scorers import Scorer
-from topreward.types import Clip, Curve, Episode
+from topreward.provenance import software
+from topreward.types import Clip, Curve, Episode, expect
 
 MEASURED_FORMAT = 1
+
+KEPT = {
+    "id": "text",
+    "instruction": "text",
+    "other_instruction": "text?",
+    "success": "flag?",
+    "split": "text?",
+    "num_frames": "count?",
+    "decode_seconds": "number",
+    "decoded_frames": "count",
+    "readings": "mappings",
+    "progress": "numbers?",
+    "error": "text?",
+    "notes": "texts",
+    "stamp": "mapping?",
+    "place": "mapping?",
+    "frame_times": "numbers?",
+    "software": "mapping?",
+}
+"""What a kept episode holds, for `types.expect`."""
+KEPT_READING = {"base": "text", "control": "text", "curve": "mapping?", "error": "text?", "seconds": "number"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +85,8 @@ class Measured:
     """`episode_index` and `dataset_from_index` in a dataset that counts its frames through (LeRobot)."""
     frame_times: NDArray[np.float64] | None = field(default=None, repr=False)
     """(T,) s, of every raw frame, where they are not evenly spaced; None where they are, see `evenly_spaced`."""
+    software: Mapping[str, str | None] | None = None
+    """The versions that measured it, see `provenance.software`; None where an earlier version kept it."""
 
     @property
     def failed(self) -> str | None:
@@ -90,17 +114,34 @@ class Measured:
         if data.get("format") != MEASURED_FORMAT:
             raise CurveError(f"the format is {data.get('format')!r}, this version reads {MEASURED_FORMAT}")
         rest = {k: v for k, v in data.items() if k != "format"}
-        readings = [
-            Reading(**{**r, "curve": None if r["curve"] is None else Curve.from_dict(r["curve"])})
-            for r in rest.pop("readings")
-        ]
-        arrays: dict[str, Any] = {name: rest.pop(name, None) for name in ("progress", "frame_times")}
-        arrays = {name: None if a is None else np.array(a, dtype=np.float64) for name, a in arrays.items()}
-        return cls(
-            **{**rest, "notes": tuple(rest["notes"])},
-            readings=tuple(readings),
-            **arrays,
-        )
+        try:
+            expect(rest, KEPT, "an episode")
+            for reading in rest["readings"]:
+                expect(reading, KEPT_READING, "a reading")
+            readings = [
+                Reading(**{**r, "curve": None if r["curve"] is None else Curve.from_dict(r["curve"])})
+                for r in rest.pop("readings")
+            ]
+            arrays: dict[str, Any] = {name: rest.pop(name, None) for name in ("progress", "frame_times")}
+            arrays = {name: None if a is None else np.array(a, dtype=np.float64) for name, a in arrays.items()}
+            measured = cls(**{**rest, "notes": tuple(rest["notes"])}, readings=tuple(readings), **arrays)
+        except KeyError as error:
+            raise CurveError(f"it lacks {error}") from error
+        except (TypeError, OverflowError) as error:
+            raise CurveError(" ".join(str(error).split())) from error
+        measured._refuse_misfits()
+        return measured
+
+    def _refuse_misfits(self) -> None:
+        """Raise CurveError where curves and true progress are not of one video, or a reading is neither."""
+        for r in self.readings:
+            if r.curve is None and r.error is None:
+                raise CurveError(f"{r.base}'s reading of the {r.control} video has neither a curve nor an error")
+            if r.curve is not None and r.curve.num_frames != self.num_frames:
+                raise CurveError(f"a curve is of {r.curve.num_frames} frames, the episode of {self.num_frames}")
+        for name, per_frame in (("progress", self.progress), ("frame_times", self.frame_times)):
+            if per_frame is not None and per_frame.shape != (self.num_frames,):
+                raise CurveError(f"{name} is of {per_frame.size} frames, the episode of {self.num_frames}")
 
 
 def measure(
@@ -124,6 +165,7 @@ def measure(
         success=episode.success,
         split=episode.split,
         place=place(episode),
+        software=software(),
     )
     try:
         clip = episode.clip()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from topreward.demo import checkpoint_folder
+from topreward.files import finite
 from topreward.types import Clip, Curve, Episode
 from topreward.video import read_video
 
@@ -31,7 +32,9 @@ def stamp(episode: Episode) -> dict[str, Any]:
     """
     told = {name: episode.extra.get(name) for name in ("length", "fps")} | _part(episode.load)
     promised = {name: value for name, value in told.items() if isinstance(value, int | float | str)}
-    return {**promised, "files": {str(path): state(path) for path in clip_files(episode.load)}}
+    read_from = {str(path): state(path) for path in clip_files(episode.load)}
+    stamped: dict[str, Any] = finite({**promised, "files": read_from})  # NaN is not equal to itself
+    return stamped
 
 
 def _part(load: Callable[[], Clip]) -> dict[str, Any]:

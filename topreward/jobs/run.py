@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from topreward.errors import ConfigError, DatasetError, TopRewardError
+from topreward.files import json_text
 from topreward.jobs.controls import other_instructions
 from topreward.jobs.episode import Measured, describe_error, measure
 from topreward.jobs.folder import Folder
@@ -83,7 +84,8 @@ def run_job(
     refuses to go on under others. An episode whose video file was replaced since is measured again. `fail_fast`: raise
     the first episode's error, with its id, as a TopRewardError instead of going on. `on_start` gets the Run before
     anything is measured, `on_done` every record as it is made. Episodes that failed before are tried again.
-    Raises TopRewardError where nothing can go on: no model, another run's folder, all workers dead.
+    Raises TopRewardError where nothing can go on: no model, another run's folder, all workers dead; or where what was
+    kept does not lie in the folder in the end: that is not among what is done.
     """
     if workers < 1:
         raise ConfigError(f"num_workers is {workers}, want at least 1")
@@ -114,16 +116,35 @@ def run_job(
         else:
             run.resumed += 1
             keep(position, kept)
-    if pending:
-        task = Task(load, open_episodes, plan, fail_fast)
-        results = _here(task, episodes, pending) if workers == 1 else over_workers(task, episodes, pending, workers)
-        for position, measured in results:
-            folder.write(measured)
-            keep(position, record(measured))
-            if fail_fast and measured.failed:
-                raise TopRewardError(f"episode {measured.id}: {measured.failed}")
-    run.seconds = time.perf_counter() - start
+    lost: list[str] = []
+    try:
+        if pending:
+            task = Task(load, open_episodes, plan, fail_fast)
+            results = _here(task, episodes, pending) if workers == 1 else over_workers(task, episodes, pending, workers)
+            for position, measured in results:
+                folder.write(measured)
+                keep(position, record(measured))
+                if fail_fast and measured.failed:
+                    raise TopRewardError(f"episode {measured.id}: {measured.failed}")
+    finally:  # also of a run that is stopped, what counts as done is on disk
+        run.seconds = time.perf_counter() - start
+        lost = _forget_lost(run, folder)
+    if lost:
+        raise ConfigError(
+            f"{folder.file(lost[0])}: was removed or replaced while the run went on, and so were the curves of "
+            f"{len(lost)} of {len(run.planned)} episodes; run it again, and these are measured again"
+        )
+    folder.check()
     return run
+
+
+def _forget_lost(run: Run[Any], folder: Folder) -> list[str]:
+    """Take back what does not lie in the folder any more; the episodes' ids."""
+    lost = folder.lost(run.planned[position] for position in sorted(run.done))
+    for position in [position for position in run.done if run.planned[position] in set(lost)]:
+        del run.done[position]
+        run.undone.discard(position)
+    return lost
 
 
 def _labelled(folder: Folder, episode: Episode) -> Measured | None:
@@ -165,5 +186,5 @@ def _settings(given: Mapping[str, Any] | None, plan: Plan, episodes: Sequence[Ep
         "plan": plan.settings(),
         "episodes": {"count": len(episodes), "sha256": hashlib.sha256(listed.encode()).hexdigest()},
     }
-    plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+    plain: dict[str, Any] = json.loads(json_text(settings))
     return plain

@@ -136,7 +136,9 @@ def _end(process: BaseProcess, patience: float = 0.5) -> None:
 
 def _work(pipe: Connection, task: Task, number: int, workers: int) -> None:
     """A worker's life: load, then measure what it is given until it is given nothing."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and ends us
+    for heard_by_parent in ("SIGINT", "SIGHUP"):  # which then ends us
+        if hasattr(signal, heard_by_parent):
+            signal.signal(getattr(signal, heard_by_parent), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leaving nothing behind
 
     def say(kind: str, said: Any) -> None:
