@@ -58,9 +58,9 @@ def test_an_empty_instruction_is_refused() -> None:
     ("overrides", "message"),
     [
         ({"num_prefix": 3}, r"paper: unknown key 'num_prefix' \(did you mean 'num_prefixes'\?\)"),
-        ({"sampling_fps": 0}, "sampling_fps is 0: input should be greater than 0"),
+        ({"sampling_fps": 0}, "sampling_fps is 0: "),
         ({"sampling_fps": float("inf")}, "sampling_fps"),
-        ({"frames": "all"}, "frames is 'all': input should be 'index_grid' or 'time_grid'"),
+        ({"frames": "all"}, "frames is 'all': .*index_grid.*time_grid"),
         ({"num_prefixes": -1}, "num_prefixes is -1"),
         ({"wording": "toprewrad"}, r"no config named 'toprewrad' \(did you mean 'topreward'\?\)"),
         ({"wording": {"opening": ""}}, "wording.question' is missing"),
@@ -100,6 +100,7 @@ def test_broken_yaml_is_one_line(tmp_path: Path, text: str, message: str) -> Non
 
 def test_protocols_are_frozen() -> None:
     protocol: Any = load_protocol("paper")
-    with pytest.raises(ValueError, match="frozen"):
+    with pytest.raises(ValueError):  # the words are pydantic's
         protocol.sampling_fps = 3.0
+    assert protocol.sampling_fps == load_protocol("paper").sampling_fps
     assert isinstance(protocol, Protocol)

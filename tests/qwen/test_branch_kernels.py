@@ -176,10 +176,18 @@ def test_the_decoder_never_makes_the_host_wait(
     assert not watched.found
 
 
+def test_what_makes_the_host_wait_is_noticed() -> None:
+    values = torch.arange(4.0)
+    for wait in (values[0].item, values.nonzero, lambda: values[values > 1], lambda: values.masked_select(values > 1)):
+        with Waits() as watched:
+            wait()
+        assert watched.found
+
+
 @pytest.mark.skipif(not BEFORE_5, reason="transformers 5 computes with the sizes on the tower's device")
 def test_the_tower_takes_sizes_from_the_host(tiny: TOPReward) -> None:
     # No numbers, but an error where something of the host meets something of the device.
-    tower = type(tiny.model.visual)._from_config(tiny.model.visual.config).to("meta")
+    tower = type(tiny.model.visual)(tiny.model.visual.config).to("meta")
     with at_once(tower, 24):
         embeds, _ = tower(torch.empty(5 * 24, 1536, device="meta"), grid_thw=torch.tensor([[5, 4, 6]]))
     assert embeds.shape == (5 * 6, 64)
