@@ -1,12 +1,21 @@
-# make demo    a real run in a minute: no GPU, no download of weights
-# make test    all tests, on the newest transformers and on 4.57.6
-# make check   what a change must pass: format, lint, types, tests
-# make bench   the CPU benchmark behind the README's cost table
+# make demo          a real run in a minute: no GPU, no download of weights
+# make test          all tests, on the newest transformers that is locked and on 4.57.6
+# make check         what a change must pass: format, lint, types, tests
+# make bench         the CPU benchmark behind the README's cost table
+# make lock          choose the newest versions anew and write them to tests/locks/
+# make test-latest   all tests with the newest version of everything, locked or not
+# make test-lowest   all tests with the lowest versions that pyproject.toml allows
+# make test-lerobot  all tests beside LeRobot 0.6.1, in one environment of Python 3.12
 
 PYTHON ?= python3
 VENV := .venv
 OLD_VENV := .venv-4.57
 BIN := $(VENV)/bin
+
+# The versions that demo, test and lint run with, a file for each Python.
+LOCKS := tests/locks
+LOCK := $(LOCKS)/py$(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])').txt
+OLD_LOCK := $(LOCKS)/py311-transformers-4.57.6.txt
 
 # Everything that goes through transformers; the rest does not change with its version.
 OLD_TESTS := tests/qwen tests/estimators tests/jobs/test_jobs_frozen.py tests/demo/test_demo_model.py
@@ -16,23 +25,23 @@ PYTEST := -m pytest -n 2 -q
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: install demo test lint check bench clean
+.PHONY: install demo test lint check bench lock test-latest test-lowest test-lerobot clean
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml
-	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"Python 3.11 or newer is needed, this is {sys.version}"'
+# hatchling first, from the lock: a build in isolation would fetch its newest.
+$(VENV)/.installed: pyproject.toml $(LOCK)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint $(LOCK) hatchling editables
+	$(BIN)/python -m pip install --quiet --constraint $(LOCK) --no-build-isolation --editable ".[dev]"
 	touch $@
 
-# transformers 4.57.6 in an environment of its own, which borrows all else (torch above all) from the first one.
-$(OLD_VENV)/.installed: $(VENV)/.installed
+# transformers 4.57.6 in an environment of its own, which borrows all that may be as new (torch above all) from the
+# first one.
+$(OLD_VENV)/.installed: $(VENV)/.installed $(OLD_LOCK)
 	$(PYTHON) -m venv $(OLD_VENV)
 	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > \
 		"$$($(OLD_VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth"
-	$(OLD_VENV)/bin/python -m pip install --quiet "transformers==4.57.6"
-	$(OLD_VENV)/bin/python -m pip install --quiet --no-deps --editable .
+	$(OLD_VENV)/bin/python -m pip install --quiet --constraint $(OLD_LOCK) --no-build-isolation --editable ".[dev]" transformers==4.57.6
 	touch $@
 
 # What the page's tests drive: Debian's Chromium, and axe-core, which looks for what a screen reader cannot use.
@@ -45,6 +54,9 @@ browser: $(AXE)
 
 $(AXE): | install
 	npm install --silent --no-fund --no-audit --prefix $(VENV)/axe axe-core@4.14.1
+
+$(LOCKS)/py%.txt:
+	@echo "There is no $@: Python 3.11, 3.12 or 3.13 is wanted (make PYTHON=python3.12 ...), or make test-latest"; exit 1
 
 demo: install
 	$(BIN)/python scripts/eval_voc.py
@@ -63,5 +75,44 @@ check: lint test
 bench: install
 	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/one_pass.py --json benchmarks/results/one_pass.json
 
+# -- versions ------------------------------------------------------------------------------------------
+
+UV := .venv-uv/bin/uv --no-config
+
+.venv-uv/bin/uv:
+	$(PYTHON) -m venv .venv-uv
+	.venv-uv/bin/python -m pip install --quiet uv
+
+# One torch for all; it is most of the download. The old lock departs from the new one only where it must.
+HELD := torch==2.14.1 torchvision==0.29.1
+COMPILE := $(UV) pip compile pyproject.toml --extra dev --constraint /dev/stdin --python-platform x86_64-manylinux_2_28 \
+	--no-build --no-header --no-annotate --quiet
+
+lock: .venv-uv/bin/uv
+	for minor in 11 12 13; do \
+		printf '%s\n' $(HELD) | $(COMPILE) --upgrade --python-version 3.$$minor -o $(LOCKS)/py3$$minor.txt || exit; done
+	cp $(LOCKS)/py311.txt $(OLD_LOCK)
+	printf '%s\n' $(HELD) transformers==4.57.6 | $(COMPILE) --python-version 3.11 -o $(OLD_LOCK)
+
+# Each in an environment of its own, made anew. Versions that are not locked may warn of what is to come.
+UNLOCKED := $(PYTEST) -W default::FutureWarning -W default::DeprecationWarning
+
+test-latest: .venv-uv/bin/uv
+	$(UV) venv --quiet --clear --no-python-downloads --python $(PYTHON) .venv-latest
+	$(UV) pip install --quiet --python .venv-latest --editable ".[dev]"
+	.venv-latest/bin/python $(UNLOCKED) tests
+
+test-lowest: .venv-uv/bin/uv
+	$(UV) venv --quiet --clear --no-python-downloads --python $(PYTHON) .venv-lowest
+	$(UV) pip install --quiet --python .venv-lowest --resolution lowest-direct --editable ".[dev]"
+	.venv-lowest/bin/python $(UNLOCKED) tests
+
+LEROBOT_PYTHON ?= python3.12
+
+test-lerobot: .venv-uv/bin/uv
+	$(UV) venv --quiet --clear --no-python-downloads --python $(LEROBOT_PYTHON) .venv-lerobot
+	$(UV) pip install --quiet --python .venv-lerobot --editable ".[dev]" lerobot==0.6.1
+	.venv-lerobot/bin/python $(UNLOCKED) tests
+
 clean:
-	rm -rf $(VENV) $(OLD_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
