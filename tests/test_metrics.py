@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topreward.metrics import bootstrap_mean, kendall_tau, voc
+from topreward.errors import ConfigError, CurveError
+from topreward.metrics import (
+    best_threshold,
+    bootstrap_difference,
+    bootstrap_mean,
+    kendall_tau,
+    reliability,
+    roc_auc,
+    slope,
+    voc,
+)
 
 
 @pytest.mark.parametrize(
@@ -72,3 +83,42 @@ def test_bootstrap_width_is_the_textbooks() -> None:
 def test_shapes_are_checked() -> None:
     with pytest.raises(ValueError, match=r"\(2, 2\), want \(K,\)"):
         voc([[1, 2], [3, 4]])
+
+
+WRONG: list[tuple[str, Any]] = [
+    *[("confidence", x) for x in (0, 1, -1.0, 95, float("nan"), None, "0.9")],
+    *[("resamples", x) for x in (0, -1, 1.5, None, True, "9")],
+    *[("seed", x) for x in (-1, 1.5, None, "0")],
+]
+
+
+@pytest.mark.parametrize(("name", "wrong"), WRONG)
+def test_parameters_of_intervals_that_make_no_sense(name: str, wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is"):
+        bootstrap_mean([1.0, 2.0], **{name: wrong})
+    with pytest.raises(ConfigError, match=f"{name} is"):
+        bootstrap_difference([1.0, 2.0], [0.0, 1.0], **{name: wrong})
+
+
+@pytest.mark.parametrize("bins", [0, -1, 2.5, None, True])
+def test_bins_that_make_no_sense(bins: Any) -> None:
+    with pytest.raises(ConfigError, match="bins is"):
+        reliability([0.5, 0.5], [True, False], bins=bins)
+
+
+@pytest.mark.parametrize("labels", [[1.0, np.nan], ["true", "false"], [None, True], [0, 2]])
+def test_labels_that_are_no_truth(labels: Any) -> None:
+    for use in (roc_auc, best_threshold, reliability):
+        with pytest.raises(CurveError, match="labels are"):
+            use([0.5, 0.6], labels)
+    assert roc_auc([0.5, 0.6], [0, 1]) == roc_auc([0.5, 0.6], [False, True]) == 1.0
+
+
+def test_values_that_are_no_numbers() -> None:
+    for use in (voc, kendall_tau, bootstrap_mean):
+        with pytest.raises(CurveError, match="no numbers"):
+            use(["a", "b"])
+    with pytest.raises(CurveError, match="shape"):
+        bootstrap_mean([[1.0, 2.0]])
+    assert np.isnan(slope([0.0, np.inf], [0.0, 1.0]))
+    assert np.isnan(slope([0.0, 1.0], [0.0, np.inf]))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from topreward.errors import ConfigError, CurveError
 from topreward.rewards import advantage_weights, advantages, dense_rewards, exponential_weights, progress
 
 
@@ -92,3 +94,33 @@ def test_shapes_are_checked(bad: list[float]) -> None:
         progress(bad)
     with pytest.raises(ValueError, match="want"):
         advantages(bad)
+
+
+NO_NUMBERS: list[Any] = [float("nan"), 0, -1.0, float("-inf"), "2", True]
+
+
+@pytest.mark.parametrize("wrong", NO_NUMBERS)
+@pytest.mark.parametrize("name", ["tau", "maximum", "beta"])
+def test_parameters_that_make_no_sense(name: str, wrong: Any) -> None:
+    use: Any = advantage_weights if name == "beta" else dense_rewards
+    with pytest.raises(ConfigError, match=f"{name} is "):
+        use([0.0, 0.5], **{name: wrong})
+
+
+def test_what_is_infinite() -> None:
+    assert dense_rewards([0.0, 1.0], tau=100, maximum=np.inf)[1] == pytest.approx(100 * np.e)
+    for name, use in (("tau", dense_rewards), ("beta", advantage_weights)):
+        with pytest.raises(ConfigError, match=f"{name} is inf"):
+            use([0.0, 1.0], **{name: np.inf})  # type: ignore[operator]
+    with pytest.raises(ConfigError, match=r"beta is 0.0001: the weight of an advantage of 1 is beyond"):
+        advantage_weights([0.0, 1.0], beta=1e-4)
+    assert np.isnan(progress([-np.inf, 0.0, 1.0])).all()
+    assert np.isnan(progress([-np.inf, np.inf])).all()
+    np.testing.assert_allclose(progress([-1.7e308, 0.0, 1.7e308]), [0.0, 0.5, 1.0])
+    assert np.isnan(advantages([-np.inf, -np.inf])).all()
+
+
+def test_what_is_no_number() -> None:
+    for use in (progress, dense_rewards, advantage_weights, advantages):
+        with pytest.raises(CurveError, match="no numbers"):
+            use(["a", "b"])

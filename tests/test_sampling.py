@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from topreward import sampling
 from topreward.config import load_protocol
 from topreward.errors import ConfigError
 from topreward.sampling import (
@@ -101,3 +102,13 @@ def test_timestamps_are_the_protocols() -> None:
 def test_indices_outside_the_clip_are_refused() -> None:
     with pytest.raises(ConfigError, match="of 10 frames"):
         schedule_frames(10, np.array([0, 10]), np.array([5]), np.zeros(2))
+
+
+def test_hours_between_two_frames_cost_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = np.array([0.0, 0.4, 1.1, 40.0, 41.0, 99.0])
+    whole = time_grid(times, 7.0)
+    monkeypatch.setattr(sampling, "GRID_POINTS_AT_ONCE", 3)
+    np.testing.assert_array_equal(time_grid(times, 7.0), whole)
+    monkeypatch.setattr(sampling, "MOST_GRID_POINTS", 100)
+    with pytest.raises(ConfigError, match="99 s sampled at 7 frames/s are 694 moments"):
+        time_grid(times, 7.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def test_arrays_of_the_wrong_shape(frames: Any, message: str) -> None:
 
 @pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
 def test_impossible_rates(fps: float) -> None:
-    with pytest.raises(VideoError, match="fps is"):
+    with pytest.raises(VideoError, match=r"array: fps: .* frames/s, allowed are"):
         Clip.from_array(np.zeros((2, 4, 4, 3), np.uint8), fps=fps)
 
 
@@ -131,7 +132,7 @@ def test_files_that_are_no_curves(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(CurveError):
         Curve.load(path)
-    with pytest.raises(CurveError, match="not a curve"):
+    with pytest.raises(CurveError, match=r"missing\.json: cannot be read"):
         Curve.load(tmp_path / "missing.json")
 
 
@@ -162,3 +163,127 @@ def test_progress_of_a_constant_curve_follows_its_protocol() -> None:
     assert paper.progress().tolist() == [1, 1, 1]
     assert np.isnan(paper.progress(constant="nan")).all()
     assert repr(paper).startswith("Curve('pick up the cup', 3 prefixes of 10 frames")
+
+
+@pytest.mark.parametrize(
+    ("pts", "message"),
+    [
+        ([0.0, 1e9], "frames on average"),
+        ([0.0, 1e300], "frames on average"),
+        (np.arange(1_000_001), "max_frames|FRAMES"),
+    ],
+)
+def test_times_that_cost_memory_are_not_believed(pts: Any, message: str) -> None:
+    with pytest.raises(VideoError, match=message):
+        Clip(np.array(pts, dtype=float), 1.0, 4, 4, lambda i: np.zeros((len(i), 4, 4, 3), np.uint8))
+
+
+def test_episodes_take_texts_of_a_bounded_length() -> None:
+    for name in ("id", "instruction"):
+        known: dict[str, Any] = {"id": "a", "instruction": "pick", "load": rolled_clip}
+        with pytest.raises(DatasetError, match="MAX_INSTRUCTION"):
+            Episode(**known | {name: "x" * 60_000})
+        with pytest.raises(DatasetError, match=f"{name} is a int, want a text"):
+            Episode(**known | {name: 5})
+
+
+NUMBERS = [-np.inf, np.inf, np.nan, -1.5, 0.0]
+
+
+def test_infinities_and_nan_stay_apart_in_a_file(tmp_path: Path) -> None:
+    curve = make_curve(
+        prefix_lengths=range(1, 6), times=range(5), values=NUMBERS, log_prob_true=NUMBERS, log_prob_false=NUMBERS[::-1]
+    )
+    curve.save(tmp_path / "c.json")
+    text = (tmp_path / "c.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["values"] == ["-inf", "inf", None, -1.5, 0.0]
+    again = Curve.load(tmp_path / "c.json")
+    for name in ("values", "log_prob_true", "log_prob_false"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(curve, name))
+    # as earlier versions spelled them
+    for old in (None, float("nan")):
+        data = curve.to_dict() | {"values": [old, old, None, -1.5, 0.0]}
+        np.testing.assert_array_equal(Curve.from_dict(data).values, [np.nan] * 3 + [-1.5, 0.0])
+
+
+DAMAGED: list[tuple[dict[str, Any], str]] = [
+    ({"times": [0.0, None, 0.8]}, r"not a curve .*times"),
+    ({"times": [0.0, 0.9, 0.8]}, "times must be finite, 0 or more and increase"),
+    ({"times": [0.0, 0.4, 0.4]}, "increase"),
+    ({"times": [-1.0, 0.4, 0.8]}, "0 or more"),
+    ({"times": [0.0, 0.4, "inf"]}, "times must be finite"),
+    ({"times": [0.0, 0.4, 10**400]}, r"not a curve .*times"),
+    ({"times": 3}, "times is 3, want a list"),
+    ({"times": None}, "times is None"),
+    ({"values": None}, "values is None"),
+    ({"values": [True, 1, 2]}, r"not a curve .*values"),
+    ({"values": ["1", 1, 2]}, r"not a curve .*values"),
+    ({"values": [[1], 1, 2]}, r"not a curve .*values"),
+    ({"values": [1, 2]}, r"values has shape \(2,\)"),
+    ({"log_prob_true": [1, "infinity", 2]}, r"not a curve .*log_prob_true"),
+    ({"log_prob_true": {"a": 1}}, "log_prob_true is"),
+    ({"prefix_lengths": [1, 5.5, 9]}, r"not a curve .*prefix_lengths"),
+    ({"prefix_lengths": [1, None, 9]}, r"not a curve .*prefix_lengths"),
+    ({"prefix_lengths": [True, 5, 9]}, r"not a curve .*prefix_lengths"),
+    ({"prefix_lengths": [1, 5, 10**30]}, r"not a curve .*prefix_lengths"),
+    ({"prefix_lengths": []}, "prefix_lengths is"),
+    ({"prefix_lengths": "abc"}, "prefix_lengths is 'abc'"),
+    ({"num_frames": "10"}, "num_frames is '10'"),
+    ({"num_frames": 10.5}, "num_frames is 10.5"),
+    ({"num_frames": True}, "num_frames is True"),
+    ({"instruction": 7}, "instruction is 7"),
+    ({"instruction": None}, "instruction is None"),
+    ({"instruction": "\ud800"}, "instruction is "),
+    ({"episode_id": 7}, "episode_id is 7"),
+    ({"unit": ["nats"]}, r"unit is \['nats'\]"),
+    ({"notes": "abc"}, "notes is 'abc'"),
+    ({"notes": [1]}, r"notes is \[1\]"),
+    ({"provenance": [1]}, "provenance is"),
+    ({"format": True}, "format is True"),
+    ({"format": {}}, "format is"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), DAMAGED, ids=lambda value: str(value)[:40])
+def test_a_file_that_says_what_no_curve_has(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(make_curve().to_dict() | change))
+    with pytest.raises(CurveError, match=message) as caught:
+        Curve.load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("field", ["prefix_lengths", "values", "times", "provenance", "notes"])
+def test_curves_in_memory_are_held_to_the_same(field: str) -> None:
+    for wrong in ([1.5, 2.5, 3.5], [[1], [2], [3]], ["a", "b", "c"], [3, 2, 1], 7, object()):
+        if field in ("values", "times") and wrong == [1.5, 2.5, 3.5]:
+            continue
+        if (field == "values" and wrong == [3, 2, 1]) or (field == "notes" and wrong == ["a", "b", "c"]):
+            continue
+        with pytest.raises(CurveError):
+            make_curve(**{field: wrong})
+
+
+def test_files_that_no_reader_should_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    deep = tmp_path / "deep.json"
+    deep.write_text("[" * 100_000)
+    latin = tmp_path / "latin.json"
+    latin.write_bytes(b"{\xff}")
+    for path, message in (
+        (pipe, "not a regular file"),
+        (deep, "not a curve"),
+        (latin, "not a text in UTF-8"),
+        (tmp_path, "not a regular file"),
+        (tmp_path / ("x" * 300), "cannot be read"),
+        (tmp_path / "a\0b", "NUL"),
+    ):
+        with pytest.raises(CurveError, match=message):
+            Curve.load(path)
+    make_curve().save(tmp_path / "c.json")
+    monkeypatch.setenv("TOPREWARD_MAX_TEXT_BYTES", "100")
+    with pytest.raises(CurveError, match="MAX_TEXT_BYTES"):
+        Curve.load(tmp_path / "c.json")

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and text that any JSON reader takes.
+"""Files that are either whole or absent, text that any JSON reader takes, and texts read no further than a bound.
 
 In go a path and what is to lie there; what goes wrong on the way (no space, no permission, a name too long) is a
 ConfigError of one line that names the path. Knows nothing of what files hold.
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from topreward.errors import ConfigError, TopRewardError
+from topreward.limits import hold, limit
 
 try:
     import fcntl
@@ -47,6 +48,38 @@ def told(path: str | os.PathLike[str], what: str = "cannot be written") -> Itera
     except OSError as error:
         why = " ".join(str(error.strerror or error).split()) or type(error).__name__
         raise ConfigError(f"{path}: {what} ({why})") from error
+
+
+def read_text(
+    path: str | os.PathLike[str],
+    *,
+    error: type[TopRewardError],
+    name: str | None = None,
+    most: str = "max_text_bytes",
+    encoding: str = "utf-8",
+) -> str:
+    """The text of a regular file. `name`: how messages call it; `most`: the limit of its size, see `limits`.
+
+    Raises `error` in one line where it is missing, no regular file (a pipe would wait for ever), larger than the limit,
+    or no text.
+    """
+    where = os.fspath(path) if name is None else name
+    try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            raise error(f"{where}: not a regular file")
+        with Path(path).open("rb") as file:
+            data = file.read(int(min(limit(most), 2**62)) + 1)  # not `st_size`, which some file systems make up
+    except OSError as failure:
+        raise error(f"{where}: cannot be read ({failure.strerror or failure})") from failure
+    except ValueError as failure:  # a NUL in the name, or `error` itself
+        if isinstance(failure, TopRewardError):
+            raise
+        raise error(f"{where!a}: cannot be read ({failure})") from failure
+    hold(most, len(data), where, error=error)
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as failure:
+        raise error(f"{where}: not a text in UTF-8 (byte {failure.start} is 0x{data[failure.start]:02x})") from failure
 
 
 def check_target(path: str | os.PathLike[str]) -> None:

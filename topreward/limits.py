@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from numbers import Real
 
 from topreward.errors import ConfigError, TopRewardError
 
@@ -37,7 +38,8 @@ LIMITS = {
     "max_array_bytes": Limit(2 * GIB, "bytes", "one array, chunk, picture or row group, decoded"),
     "max_picture_pixels": Limit(2**26, "px", "height times width of a picture or a frame"),
     "max_episodes": Limit(1_000_000, "episodes", "episodes of one dataset or listing"),
-    "max_text_bytes": Limit(64 * 2**20, "bytes", "one JSON, YAML or listing file as it lies on disk"),
+    "max_text_bytes": Limit(64 * 2**20, "bytes", "one JSON or listing file as it lies on disk"),
+    "max_yaml_bytes": Limit(2**20, "bytes", "one YAML file as it lies on disk; its reader takes seconds a megabyte"),
 }
 
 
@@ -57,16 +59,19 @@ def limit(name: str) -> float:
 
 
 def hold(name: str, value: float, where: object, *, error: type[TopRewardError] = ConfigError) -> None:
-    """Raise `error` where `value` is beyond the limit `name`, or is NaN.
+    """Raise `error` where `value` is beyond the limit `name`, or is NaN or no number.
 
     The message says `where`, and how the limit is moved.
     """
     bound, entry = limit(name), LIMITS[name]
+    if not _is_number(value):
+        raise error(f"{where}: is a {type(value).__name__}, want a number of {entry.unit}")
     if (value >= bound) if entry.least else (value <= bound):
         return
     side = "at least" if entry.least else "at most"
+    claimed = f"{value:.12g}" if not abs(value) > 1e300 else f"more than {1e300:g}"  # an integer may be beyond floats
     raise error(
-        f"{where}: {value:.12g} {entry.unit}, allowed are {side} {bound:.12g} "
+        f"{where}: {claimed} {entry.unit}, allowed are {side} {bound:.12g} "
         f"({'lower' if entry.least else 'raise'} it with TOPREWARD_{name.upper()})"
     )
 
@@ -75,3 +80,7 @@ def hold_fps(fps: float, where: object, *, error: type[TopRewardError] = ConfigE
     """Hold a frame rate, frames/s, to both its limits."""
     hold("min_fps", fps, where, error=error)
     hold("max_fps", fps, where, error=error)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

@@ -1,16 +1,21 @@
 """How well a curve orders time, and how well a score tells success: VOC, tau, ROC-AUC, intervals over episodes.
 
 In go plain arrays of values, out come floats. Undefined is NaN, counted and never dropped in silence.
-Knows nothing of videos, models or Curves.
+Knows nothing of videos, models or Curves. Arrays of the wrong shape or kind are a CurveError, parameters that make no
+sense a ConfigError; both are ValueErrors.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+
+from topreward.errors import ConfigError, CurveError
 
 
 def voc(values: ArrayLike) -> float:
@@ -39,13 +44,13 @@ def kendall_tau(values: ArrayLike) -> float:
 def slope(values: ArrayLike, at: ArrayLike) -> float:
     """Least-squares slope of values over `at`, in the values' unit per unit of `at`.
 
-    `values`, `at`: (K,). NaN for fewer than two values, a NaN among them, or when `at` is constant. A constant
-    curve has slope 0: unlike its VOC, that is defined.
+    `values`, `at`: (K,). NaN for fewer than two values, for one that is not finite, or when `at` is constant. A
+    constant curve has slope 0: unlike its VOC, that is defined.
     """
     array, places = _series(values), _series(at)
     if array.shape != places.shape:
-        raise ValueError(f"values has shape {array.shape}, at has {places.shape}")
-    if array.size < 2 or np.isnan(array).any() or np.ptp(places) == 0:
+        raise CurveError(f"values has shape {array.shape}, at has {places.shape}")
+    if array.size < 2 or not (np.isfinite(array).all() and np.isfinite(places).all()) or np.ptp(places) == 0:
         return float("nan")
     centred = places - places.mean()
     return float(centred @ (array - array.mean()) / (centred @ centred))
@@ -102,12 +107,13 @@ class Reliability:
 def reliability(probabilities: ArrayLike, labels: ArrayLike, *, bins: int = 10) -> Reliability:
     """Compare probabilities with outcomes. `probabilities`: (N,) in [0, 1], NaN = undefined, left out: count them.
 
-    `labels`: (N,) booleans. A bin holds its lower edge, the last one its upper edge too. Raises ValueError for a
-    probability outside [0, 1].
+    `labels`: (N,) booleans. A bin holds its lower edge, the last one its upper edge too. Raises CurveError for a
+    probability outside [0, 1], ConfigError for bins below 1.
     """
+    _whole("bins", bins, least=1)
     array, truth = _labelled(probabilities, labels)
     if ((array < 0) | (array > 1)).any():
-        raise ValueError(f"probabilities reach from {array.min()} to {array.max()}, want 0 to 1")
+        raise CurveError(f"probabilities reach from {array.min()} to {array.max()}, want 0 to 1")
     edges = np.linspace(0.0, 1.0, bins + 1)
     place = np.minimum(np.searchsorted(edges, array, side="right") - 1, bins - 1)
     counts = np.bincount(place, minlength=bins)
@@ -144,9 +150,11 @@ def bootstrap_mean(values: ArrayLike, *, confidence: float = 0.95, resamples: in
     """Mean of per-episode values with a percentile bootstrap interval over episodes.
 
     `values`: (N,), NaN = undefined. The interval is NaN with fewer than two defined values, since one
-    episode says nothing about the spread. The same seed gives the same interval.
+    episode says nothing about the spread. The same seed gives the same interval. Raises ConfigError unless
+    confidence is between 0 and 1, resamples 1 or more and seed 0 or more.
     """
-    array = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    _hold_bootstrap(confidence, resamples, seed)
+    array = _series(np.atleast_1d(np.asarray(values)))
     defined = array[~np.isnan(array)]
     undefined = int(array.size - defined.size)
     if defined.size == 0:
@@ -171,9 +179,10 @@ def bootstrap_difference(
     """Mean of `first` minus mean of `second`, with a percentile bootstrap interval; both groups are resampled.
 
     `first`: (N,), `second`: (M,), NaN = undefined. `count` and `undefined` are those of both groups together. NaN
-    where a group has no defined value; no interval where one has fewer than two.
+    where a group has no defined value; no interval where one has fewer than two. Raises as `bootstrap_mean`.
     """
-    groups = [np.atleast_1d(np.asarray(values, dtype=np.float64)) for values in (first, second)]
+    _hold_bootstrap(confidence, resamples, seed)
+    groups = [_series(np.atleast_1d(np.asarray(values))) for values in (first, second)]
     defined = [group[~np.isnan(group)] for group in groups]
     count = sum(group.size for group in defined)
     undefined = sum(group.size for group in groups) - count
@@ -198,9 +207,13 @@ def bootstrap_difference(
 
 def _labelled(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Defined scores and their labels."""
-    array, truth = _series(scores), np.asarray(labels, dtype=bool)
-    if array.shape != truth.shape:
-        raise ValueError(f"scores has shape {array.shape}, labels has {truth.shape}")
+    array, given = _series(scores), np.asarray(labels)
+    if array.shape != given.shape:
+        raise CurveError(f"scores has shape {array.shape}, labels has {given.shape}")
+    truth = given.astype(bool)
+    # NaN, None and texts would all be True or False
+    if given.size and not (given.dtype.kind in "buif" and (given == truth).all()):
+        raise CurveError(f"labels are {given.dtype}, want booleans, or numbers 0 and 1")
     defined = ~np.isnan(array)
     return array[defined], truth[defined]
 
@@ -212,10 +225,25 @@ def _rows(resamples: int, width: int) -> list[int]:
 
 
 def _series(values: ArrayLike) -> NDArray[np.float64]:
-    array = np.asarray(values, dtype=np.float64)
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise CurveError(f"values are no numbers ({error})") from error
     if array.ndim != 1:
-        raise ValueError(f"values has shape {array.shape}, want (K,)")
+        raise CurveError(f"values has shape {array.shape}, want (K,)")
     return array
+
+
+def _hold_bootstrap(confidence: Any, resamples: Any, seed: Any) -> None:
+    if not isinstance(confidence, Real) or not 0 < float(confidence) < 1:
+        raise ConfigError(f"confidence is {confidence!r}, want a number between 0 and 1")
+    _whole("resamples", resamples, least=1)
+    _whole("seed", seed, least=0)
+
+
+def _whole(name: str, value: Any, *, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
+        raise ConfigError(f"{name} is {value!r}, want a whole number, {least} or more")
 
 
 def _ordered(array: NDArray[np.float64]) -> bool:

@@ -19,6 +19,10 @@ Indices = NDArray[np.int64]
 # Qwen3-VL merges two frames into one temporal patch.
 TEMPORAL_PATCH = 2
 
+MOST_GRID_POINTS = 200_000_000
+"""Two frames a second of a clip as long as its limits allow, which takes seconds."""
+GRID_POINTS_AT_ONCE = 1_000_000
+
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
@@ -66,15 +70,25 @@ def time_grid(pts_seconds: NDArray[np.float64], sampling_fps: float = 2.0) -> In
     """The frame nearest to every multiple of 1/sampling_fps seconds, the last one moved to the last frame.
 
     `pts_seconds`: (T,) true presentation times. Where only one frame would be left of a longer clip, the
-    first frame is kept and the last one added, so that there is a beginning and an end.
+    first frame is kept and the last one added, so that there is a beginning and an end. Raises ConfigError for
+    more than MOST_GRID_POINTS multiples.
     """
     last = pts_seconds.size - 1
     # 1e-6 s: a clip of exactly n steps keeps its last grid point in spite of rounding.
-    targets = np.arange(int((pts_seconds[-1] + 1e-6) * sampling_fps) + 1) / sampling_fps
-    right = np.clip(np.searchsorted(pts_seconds, targets), 0, last)
-    left = np.maximum(right - 1, 0)
-    closer_left = targets - pts_seconds[left] <= pts_seconds[right] - targets
-    indices = np.unique(np.where(closer_left, left, right))
+    count = int((pts_seconds[-1] + 1e-6) * sampling_fps) + 1
+    if count > MOST_GRID_POINTS:
+        raise ConfigError(
+            f"{pts_seconds[-1]:g} s sampled at {sampling_fps:g} frames/s are {count} moments, at most "
+            f"{MOST_GRID_POINTS} are looked at; sample fewer frames a second"
+        )
+    nearest = []
+    for start in range(0, count, GRID_POINTS_AT_ONCE):  # a clip may be of few frames and of many hours
+        targets = np.arange(start, min(start + GRID_POINTS_AT_ONCE, count)) / sampling_fps
+        right = np.clip(np.searchsorted(pts_seconds, targets), 0, last)
+        left = np.maximum(right - 1, 0)
+        closer_left = targets - pts_seconds[left] <= pts_seconds[right] - targets
+        nearest.append(np.unique(np.where(closer_left, left, right)))
+    indices = np.unique(np.concatenate(nearest))
     if indices.size == 1 and last > 0:
         return np.array([indices[0], last], dtype=np.int64)
     indices[-1] = last

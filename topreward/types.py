@@ -6,7 +6,9 @@ Pure numpy. This room knows no video format, no model and no dataset; it holds s
 from __future__ import annotations
 
 import json
+import math
 import os
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -16,7 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topreward.errors import CurveError, DatasetError, VideoError
-from topreward.files import expand, json_text, write_atomically
+from topreward.files import expand, json_text, read_text, write_atomically
+from topreward.limits import hold, hold_fps
 from topreward.rewards import progress
 
 Unit = Literal["nats", "percent", "probability"]
@@ -71,8 +74,10 @@ class Clip:
             raise VideoError(f"{self.source}: pts_seconds has shape {pts.shape}, want (T,) with T >= 1")
         if not np.isfinite(pts).all() or pts[0] != 0 or not (np.diff(pts) > 0).all():
             raise VideoError(f"{self.source}: frame times must be finite, start at 0 and increase strictly")
-        if not (np.isfinite(self.fps) and self.fps > 0):
-            raise VideoError(f"{self.source}: fps is {self.fps}, want a positive number")
+        hold("max_frames", pts.size, self.source, error=VideoError)
+        hold_fps(self.fps, f"{self.source}: fps", error=VideoError)
+        if pts.size > 1:  # a time that was made up costs memory wherever the clip is sampled by time
+            hold("min_fps", (pts.size - 1) / pts[-1], f"{self.source}: frames on average", error=VideoError)
         if self.height < 1 or self.width < 1:
             raise VideoError(f"{self.source}: frames are {self.height}x{self.width} px, want at least 1x1")
         pts.setflags(write=False)
@@ -120,8 +125,7 @@ class Clip:
         pixels = np.asarray(frames)
         if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
             raise VideoError(f"{source}: frames are {pixels.dtype} {pixels.shape}, want uint8 (T, H, W, 3)")
-        if not (np.isfinite(fps) and fps > 0):
-            raise VideoError(f"{source}: fps is {fps}, want a positive number")
+        hold_fps(fps, f"{source}: fps", error=VideoError)
         return cls(
             pts_seconds=np.arange(pixels.shape[0]) / float(fps),
             fps=float(fps),
@@ -158,6 +162,11 @@ class Episode:
     """Whatever else the dataset knows, e.g. `episode_index` and `dataset_from_index` of LeRobot."""
 
     def __post_init__(self) -> None:
+        for name in ("id", "instruction"):
+            text = getattr(self, name)
+            if not isinstance(text, str):
+                raise DatasetError(f"an episode's {name} is a {type(text).__name__}, want a text")
+            hold("max_instruction", len(text), f"episode {self.id[:99]!a}: its {name}", error=DatasetError)
         if not self.id:
             raise DatasetError("an episode needs a non-empty id")
         if not self.instruction.strip():
@@ -200,23 +209,41 @@ class Curve:
     """How it was made: model, revision, protocol, prompt layout, kernels, versions. JSON-serialisable."""
 
     def __post_init__(self) -> None:
-        lengths = np.array(self.prefix_lengths, dtype=np.int64)
-        if lengths.ndim != 1 or lengths.size == 0:
-            raise CurveError(f"prefix_lengths has shape {lengths.shape}, want (K,) with K >= 1")
+        if not isinstance(self.instruction, str) or not is_encodable(self.instruction):
+            raise CurveError(f"instruction is {_short(self.instruction)}, want a text")
+        if not isinstance(self.episode_id, str | None):
+            raise CurveError(f"episode_id is {_short(self.episode_id)}, want a text or None")
+        if not isinstance(self.num_frames, int | np.integer) or isinstance(self.num_frames, bool):
+            raise CurveError(f"num_frames is {_short(self.num_frames)}, want an integer")
+        lengths = np.asarray(self.prefix_lengths)
+        if lengths.ndim != 1 or lengths.size == 0 or not np.issubdtype(lengths.dtype, np.integer):
+            raise CurveError(f"prefix_lengths is {lengths.dtype} {lengths.shape}, want (K,) integers with K >= 1")
+        lengths = np.array(lengths, dtype=np.int64)
         if not (np.diff(lengths) > 0).all() or lengths[0] < 1 or lengths[-1] > self.num_frames:
             raise CurveError(f"prefix_lengths must increase strictly within [1, {self.num_frames}], got {lengths}")
         if self.unit not in UNITS:
-            raise CurveError(f"unit is {self.unit!r}, want one of {', '.join(UNITS)}")
+            raise CurveError(f"unit is {_short(self.unit)}, want one of {', '.join(UNITS)}")
+        object.__setattr__(self, "num_frames", int(self.num_frames))
         object.__setattr__(self, "prefix_lengths", _frozen(lengths))
         for name in ("times", "values", "log_prob_true", "log_prob_false"):
             value = getattr(self, name)
-            if value is None:
+            if value is None and name.startswith("log_prob"):
                 continue
-            array = np.array(value, dtype=np.float64)
+            try:
+                array = np.array(value, dtype=np.float64)
+            except (TypeError, ValueError) as error:
+                raise CurveError(f"{name} is {_short(value)}, want {lengths.shape} numbers") from error
             if array.shape != lengths.shape:
                 raise CurveError(f"{name} has shape {array.shape}, want {lengths.shape} like prefix_lengths")
             object.__setattr__(self, name, _frozen(array))
+        if not np.isfinite(self.times).all() or self.times[0] < 0 or not (np.diff(self.times) > 0).all():
+            raise CurveError(f"times must be finite, 0 or more and increase strictly, got {self.times} s")
+        notes: Any = self.notes
+        if not isinstance(notes, list | tuple) or not all(isinstance(note, str) for note in notes):
+            raise CurveError(f"notes is {_short(notes)}, want texts")
         object.__setattr__(self, "notes", tuple(self.notes))
+        if not isinstance(self.provenance, Mapping):
+            raise CurveError(f"provenance is {_short(self.provenance)}, want a mapping")
 
     def __len__(self) -> int:
         return int(self.prefix_lengths.size)
@@ -256,12 +283,12 @@ class Curve:
         return replace(self, values=np.asarray(values, dtype=np.float64), unit=unit, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists, numbers and strings; NaN becomes None, so that any JSON reader takes it."""
+        """Lists, numbers and strings. NaN becomes None, infinities "inf" and "-inf": any JSON reader takes them."""
         out: dict[str, Any] = {"format": CURVE_FORMAT}
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, np.ndarray):
-                value = [None if isinstance(x, float) and not np.isfinite(x) else x for x in value.tolist()]
+                value = [_spelled(x) for x in value.tolist()]
             elif f.name == "provenance":
                 value = dict(value)
             elif f.name == "notes":
@@ -271,9 +298,12 @@ class Curve:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Curve:
-        """The inverse of `to_dict`. Raises CurveError on an unknown format or missing keys."""
-        if data.get("format") != CURVE_FORMAT:
-            raise CurveError(f"curve format is {data.get('format')!r}, this version reads {CURVE_FORMAT}")
+        """The inverse of `to_dict`. Raises CurveError on an unknown format, missing keys, and what is no number.
+
+        None is NaN, where a value may be undefined: earlier versions wrote it for infinities too.
+        """
+        if data.get("format") != CURVE_FORMAT or isinstance(data.get("format"), bool):
+            raise CurveError(f"curve format is {_short(data.get('format'))}, this version reads {CURVE_FORMAT}")
         known = {f.name for f in fields(cls)}
         missing = {"instruction", "prefix_lengths", "times", "values", "unit", "num_frames"} - set(data)
         if missing:
@@ -283,7 +313,7 @@ class Curve:
         expect(kwargs.get("provenance", {}), KEPT_PROVENANCE, "a curve's provenance")
         for name in ("times", "values", "log_prob_true", "log_prob_false"):
             if kwargs.get(name) is not None:
-                kwargs[name] = np.array([np.nan if x is None else x for x in kwargs[name]], dtype=np.float64)
+                kwargs[name] = np.array([_read(x) for x in kwargs[name]], dtype=np.float64)
         try:
             return cls(**kwargs)
         except OverflowError as error:
@@ -295,18 +325,19 @@ class Curve:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Curve:
-        """Read what `save` wrote. Raises CurveError where the file is not a curve."""
+        """Read what `save` wrote. Raises CurveError, naming the file, where it is not a curve."""
+        where = os.fspath(path)
+        text = read_text(expand(path, error=CurveError), error=CurveError, name=where)
         try:
-            data = json.loads(expand(path, error=CurveError).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            why = error.strerror if isinstance(error, OSError) else str(error)
-            raise CurveError(f"{os.fspath(path)}: not a curve ({why})") from error
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise CurveError(f"{where}: not a curve ({' '.join(str(error).split())})") from error
         if not isinstance(data, dict):
-            raise CurveError(f"{os.fspath(path)}: not a curve (holds a {type(data).__name__})")
+            raise CurveError(f"{where}: not a curve (holds a {type(data).__name__})")
         try:
             return cls.from_dict(data)
         except CurveError as error:
-            raise CurveError(f"{os.fspath(path)}: not a curve ({error})") from error
+            raise CurveError(f"{where}: not a curve ({error})") from error
 
     def __repr__(self) -> str:
         low, high = (
@@ -352,7 +383,7 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "count": _is_count,
     "counts": lambda value: _every(value, _is_count),
     "number": _is_number,
-    "numbers": lambda value: _every(value, lambda item: item is None or _is_number(item)),
+    "numbers": lambda value: _every(value, lambda item: item in (None, "inf", "-inf") or _is_number(item)),
     "mapping": lambda value: isinstance(value, Mapping),
     "mappings": lambda value: _every(value, lambda item: isinstance(item, Mapping)),
     "tally": lambda value: isinstance(value, Mapping) and all(map(_is_number, value.values())),
@@ -364,7 +395,7 @@ _WANTED = {
     "count": "a whole number",
     "counts": "a list of whole numbers",
     "number": "a number",
-    "numbers": "a list of numbers and nulls",
+    "numbers": "a list of numbers, nulls, 'inf' and '-inf'",
     "mapping": "a mapping",
     "mappings": "a list of mappings",
     "tally": "a mapping to numbers",
@@ -379,6 +410,23 @@ def _pick(pixels: NDArray[np.uint8], indices: NDArray[np.int64]) -> NDArray[np.u
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:
     array.setflags(write=False)
     return array
+
+
+def _spelled(number: float) -> float | str | None:
+    """A number as JSON can hold it."""
+    if isinstance(number, float) and not math.isfinite(number):
+        return None if math.isnan(number) else f"{number}"
+    return number
+
+
+def _read(spelled: float | str | None) -> float:
+    """The inverse of `_spelled`."""
+    return math.nan if spelled is None else float(spelled)
+
+
+def _short(value: Any) -> str:
+    """What it is, in few words, whatever it is."""
+    return reprlib.Repr().repr(value)
 
 
 def is_encodable(text: str) -> bool:
