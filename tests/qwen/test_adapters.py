@@ -129,7 +129,7 @@ def test_files_that_are_not_there_or_pickled(dense_folder: Path, lora: Path, tmp
 def test_a_folder_is_a_model_or_an_adapter(dense_folder: Path, lora: Path, tmp_path: Path) -> None:
     both = shutil.copytree(dense_folder, tmp_path / "both")
     shutil.copy(lora / "adapter_config.json", both)
-    with pytest.raises(ModelError, match=r"holds a config.json and an adapter_config.json"):
+    with pytest.raises(ModelError, match=r"holds adapter_config.json beside config.json"):
         TOPReward.from_pretrained(both, device="cpu")
     with pytest.raises(ModelError, match="is an adapter itself"):
         TOPReward.from_pretrained(lora, device="cpu", adapter=str(lora))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -130,7 +131,7 @@ def test_experts_are_missed_by_name(moe_folder: Path, tmp_path: Path, part: str)
         ("text_config", {"vocab_size": 300}, r"embed_tokens.weight is \(272, 64\), the config asks for \(300, 64\)"),
         ("text_config", {"attention_bias": True}, r"16 tensors missing"),
         ("text_config", {"hidden_size": 10**12}, r"hidden_size is 1000000000000, but no tensor"),
-        ("text_config", {"head_dim": 10**12}, r"head_dim 1000000000000"),
+        ("text_config", {"head_dim": 10**12}, r"head_dim is 1000000000000, but no tensor"),
         ("text_config", {"num_hidden_layers": 10**9}, r"num_hidden_layers is 1000000000, but the weights hold at most"),
         ("text_config", {"num_attention_heads": 10**18}, r"num_attention_heads is"),
         ("vision_config", {"depth": 10**9}, r"depth is"),
@@ -144,6 +145,16 @@ def test_experts_are_missed_by_name(moe_folder: Path, tmp_path: Path, part: str)
         ("text_config", {"rope_parameters" if V5 else "rope_scaling": {"rope_type": "no"}}, r"config"),
         ("text_config", {"layer_types": [["full_attention"]]}, r"layer_types is no list"),
         ("text_config", {"layer_types": 7}, r"layer_types is no list"),
+        ("text_config", {"rms_norm_eps": None}, r"has no text_config.rms_norm_eps"),
+        ("text_config", {"rms_norm_eps": 3}, r"rms_norm_eps is 3, want a small number"),
+        ("text_config", {"rope_parameters": None, "rope_scaling": None}, r"rope_scaling is missing"),
+        ("text_config", {"use_cache": None}, r"use_cache"),
+        ("text_config", {"pad_token_id": True}, r"pad_token_id is True, want a token's number"),
+        ("text_config", {"head_dim": 10**29}, r"head_dim is"),
+        ("vision_config", {"num_heads": None}, r"has no vision_config.num_heads"),
+        ("vision_config", {"num_heads": 3}, r"hidden_size is 32, which 3 heads cannot share"),
+        ("vision_config", {"num_heads": 16}, r"which 16 heads cannot share"),
+        ("vision_config", {"deepstack_visual_indexes": None}, r"deepstack_visual_indexes"),
         ("text_config", {"hidden_act": "rubbish"}, r"rubbish"),
         ("text_config", {"rms_norm_eps": {}}, r"config"),
         ("vision_config", {"patch_size": [16]}, r"patch_size is \[16\]"),
@@ -166,6 +177,19 @@ def test_a_config_that_does_not_fit(
         load(folder)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 1200
+
+
+@pytest.mark.parametrize("key", ["num_experts", "num_experts_per_tok"])
+@pytest.mark.parametrize("value", [0, 5, 10**12, "4", [4], None])
+def test_experts_that_are_not_there(moe_folder: Path, tmp_path: Path, key: str, value: Any) -> None:
+    folder = shutil.copytree(moe_folder, tmp_path / "mine")
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    present = key if key in config["text_config"] else "num_local_experts"
+    config["text_config"][present] = value
+    path.write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"experts"):
+        load(folder)
 
 
 def test_a_head_of_its_own_is_not_tied_away(dense_folder: Path, tmp_path: Path) -> None:
@@ -259,3 +283,44 @@ def test_large_files_are_sampled(tmp_path: Path) -> None:
         file.seek(50 * 2**20 - 1)
         file.write(b"1")
     assert files.fingerprint([path]) != before
+
+
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_weights_that_were_saved_quantized(tmp_path: Path, kind: Any) -> None:
+    pytest.importorskip("bitsandbytes")
+    base = make_checkpoint(tmp_path / "base", intermediate_size=192)  # whole blocks of 64
+    model, folder = load(base, quantization=kind), tmp_path / kind
+    shutil.copytree(base, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    model.model.model.save_pretrained(folder)  # before it scores: bitsandbytes packs weights anew for a CPU
+    np.testing.assert_allclose(load(folder).score(CLIP, ONE).values, model.score(CLIP, ONE).values, atol=1e-4)
+    for i, name in enumerate(["model.language_model.norm.weight", f"{TEXT}mlp.up_proj.weight"]):
+        with pytest.raises(ModelError, match=rf"1 tensor missing: {name}$"):
+            load(changed(folder, tmp_path / str(i), drop(name)))
+
+
+def test_answers_of_quantized_weights_that_are_no_numbers(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    base = make_checkpoint(tmp_path / "base", intermediate_size=192)
+
+    def spoil(tensors: Tensors) -> None:
+        tensors[f"{TEXT}mlp.up_proj.weight"][3, 4] = float("nan")
+
+    with pytest.raises(ModelError, match="NaN or infinite"):
+        load(changed(base, tmp_path / "a", spoil), quantization="nf4").score(CLIP, ONE)
+
+
+def test_a_tokenizer_of_another_model(dense_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(dense_folder, tmp_path / "a")
+    path = folder / "tokenizer.json"
+    data = json.loads(path.read_text())
+    data["added_tokens"].append({**data["added_tokens"][-1], "id": 400, "content": "<|more|>"})
+    path.write_text(json.dumps(data))
+    with pytest.raises(ModelError, match=r"the tokenizer has a token .+ vocab_size is 272"):
+        load(folder)
+
+
+def test_files_that_would_be_loaded_instead(dense_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(dense_folder, tmp_path / "a")
+    shutil.copy(folder / "model.safetensors", folder / "shard-00001-model-00001-of-00001.safetensors")
+    with pytest.raises(ModelError, match=r"beside config\.json"):
+        load(folder)

@@ -10,7 +10,6 @@ else: whether they are whole is qwen/wholeness.py's, an adapter is qwen/adapters
 from __future__ import annotations
 
 import copy
-import math
 import re
 import warnings
 from collections.abc import Mapping
@@ -26,10 +25,18 @@ from transformers import PretrainedConfig, PreTrainedModel
 from topreward.errors import ModelError, nearest
 from topreward.limits import hold
 from topreward.qwen import adapters, pixels
+from topreward.qwen.config_values import refuse_types, refuse_values, without_orders
 from topreward.qwen.files import Files, local_folder, one_line, shown
 from topreward.qwen.headers import Stored, read_headers
 from topreward.qwen.quiet import quiet
-from topreward.qwen.wholeness import refuse_claims, refuse_non_finite, refuse_report, refuse_tensors, refuse_unlike
+from topreward.qwen.wholeness import (
+    refuse_claims,
+    refuse_non_finite,
+    refuse_report,
+    refuse_tensors,
+    refuse_unlike,
+    refuse_unlike_quantized,
+)
 
 # Shipped inside the package: a tiny checkpoint that reads the demo world (topreward/demo/README.md).
 DEMO = "demo"
@@ -48,11 +55,6 @@ MODEL_CLASSES = {
 }
 WHAT_WORKS = f"Qwen3-VL Instruct checkpoints work: {', '.join(ALIASES)}, or a hub id or folder of that kind"
 
-# Keys of a config that name code or files to load, and classes of other heads (a list of their names is made).
-ORDERS = {
-    *("attn_implementation", "experts_implementation", "fusion_config", "transformers_weights", "auto_map"),
-    *("num_labels", "id2label", "label2id"),
-}
 PIXELS = {
     "patch_size": pixels.PATCH,
     "merge_size": pixels.MERGE,
@@ -96,7 +98,10 @@ def load_checkpoint(
     raw = files.json("config.json")
     if raw is None:
         raise ModelError(f"{name}: no config.json there; {WHAT_WORKS}")
-    raw = _without_orders(raw, name)
+    for other in (adapters.CONFIG, "shard-*-model-*.safetensors"):  # transformers would load these instead
+        if any(files.folder.glob(other)):
+            raise ModelError(f"{name}: holds {other} beside config.json; a model's folder holds its own files only")
+    raw = without_orders(raw, name)
     _refuse_other_models(name, raw, files)
     _refuse_other_pixels(files)
     target = _device_map(device)
@@ -111,6 +116,10 @@ def load_checkpoint(
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     tokenizer = _load_tokenizer(files)
+    rows = raw.get("text_config", {}).get("vocab_size")
+    highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+    if isinstance(rows, int) and highest >= rows:
+        raise ModelError(f"{name}: the tokenizer has a token {highest}, the config's vocab_size is {rows}")
     if adapter_files is not None:
         adapters.check(adapter_files)
     weights = files.weights()
@@ -144,23 +153,22 @@ def _whole(files: Files, weights: list[Path], raw: dict[str, Any], options: dict
     stored = read_headers(weights)
     _refuse_other_index(files, stored)
     refuse_claims(raw, stored, name)
+    refuse_values(raw, name)
     config = _build_config(raw, name)
     cls = getattr(transformers, MODEL_CLASSES[raw["model_type"]])
-    plain: set[str] | None = None
-    if "quantization_config" not in raw:  # else the tensors are the quantizer's, and only the loader knows them
-        try:
-            with torch.device("meta"):
-                empty = cls(config)
-        except Exception as error:  # a config may ask for anything
-            raise ModelError(f"{name}: config.json makes no {raw['model_type']} ({one_line(error)})") from error
-        refuse_unlike(empty, stored, name)
-        plain = set(empty.state_dict())
+    try:
+        with torch.device("meta"):
+            empty = cls(config)
+    except Exception as error:  # a config may ask for anything
+        raise ModelError(f"{name}: config.json makes no {raw['model_type']} ({one_line(error)})") from error
+    quantized = "quantization_config" in raw
+    (refuse_unlike_quantized if quantized else refuse_unlike)(empty, stored, name)
     try:
         model, report = cls.from_pretrained(files.folder, config=config, **options)
     except Exception as error:  # the loader's, a quantizer's, a driver's: all end here as one line
         raise ModelError(f"{name}: {one_line(error)}") from error
-    refuse_report(report, name, only=plain)
-    if plain is None and getattr(model, "hf_quantizer", None) is None:
+    refuse_report(report, name, only=None if quantized else set(empty.state_dict()))
+    if quantized and getattr(model, "hf_quantizer", None) is None:
         told = shown(str(raw["quantization_config"]))
         raise ModelError(f"{name}: config.json's quantization_config {told} is none that transformers knows")
     loaded: PreTrainedModel = model
@@ -181,9 +189,7 @@ def _resolve(name: str, adapter: str | Path | None, revision: str | None) -> tup
     """The files of a model and of its adapter: an alias is a hub id, a LoRA adapter's own folder names its base."""
     name = ALIASES.get(name.lower(), name)
     folder = local_folder(name)
-    if folder is not None and (folder / adapters.CONFIG).is_file():
-        if (folder / "config.json").is_file():
-            raise ModelError(f"{name}: holds a config.json and an {adapters.CONFIG}; a model and an adapter lie apart")
+    if folder is not None and (folder / adapters.CONFIG).is_file() and not (folder / "config.json").is_file():
         if adapter is not None:
             raise ModelError(
                 f"{name}: is an adapter itself; name its base to load it with adapter {shown(str(adapter))}"
@@ -220,26 +226,6 @@ def _refuse_other_models(name: str, raw: dict[str, Any], files: Files) -> None:
     for key, want in expected.items():
         if vision.get(key, want) != want:
             raise ModelError(f"{name}: vision {key} is {shown(str(vision[key]))}, the layout is made for {want}")
-    _refuse_other_rope(name, text)
-
-
-def _refuse_other_rope(name: str, text: dict[str, Any]) -> None:
-    """Sections of M-RoPE that do not fill a head would be cut off without a word."""
-    for key in ("rope_parameters", "rope_scaling"):
-        rope = text.get(key)
-        if rope is None:
-            continue
-        if not isinstance(rope, dict):
-            raise ModelError(f"{name}: config.json's text_config.{key} is a {type(rope).__name__}, want an object")
-        sections, head = rope.get("mrope_section"), text.get("head_dim")
-        share = rope.get("partial_rotary_factor", text.get("partial_rotary_factor", 1.0))
-        if sections is None or not isinstance(head, int) or not isinstance(share, int | float):
-            continue
-        whole = isinstance(sections, list) and len(sections) == 3 and all(type(n) is int and n > 0 for n in sections)
-        if not whole or 2 * sum(sections) != head * share:
-            raise ModelError(
-                f"{name}: mrope_section is {shown(str(sections))}, want 3 numbers that fill head_dim {head}"
-            )
 
 
 def _refuse_other_pixels(files: Files) -> None:
@@ -253,16 +239,6 @@ def _refuse_other_pixels(files: Files) -> None:
                     told = shown(str(settings[key]))
                     raise ModelError(f"{files.folder / file}: {key} is {told}, frames are prepared with {want}")
     files.json("generation_config.json")  # transformers passes over one that it cannot read
-
-
-def _without_orders(raw: dict[str, Any], name: str) -> dict[str, Any]:
-    """The config without what would choose code or other files, and without heads that are not this model's."""
-    for section in ("text_config", "vision_config"):
-        if not isinstance(raw.get(section, {}), dict):
-            raise ModelError(f"{name}: config.json's {section} is a {type(raw[section]).__name__}, want an object")
-        if section in raw:
-            raw = {**raw, section: {k: v for k, v in raw[section].items() if k not in ORDERS and k[:1] != "_"}}
-    return {k: v for k, v in raw.items() if k not in ORDERS and k[:1] != "_"}
 
 
 def _chat_template(files: Files) -> str:
@@ -289,7 +265,7 @@ def _build_config(raw: dict[str, Any], name: str) -> PretrainedConfig:
         text["rope_theta"] = rope.get("rope_theta", text.get("rope_theta", 5_000_000.0))
         del text["rope_parameters"]
     try:
-        _refuse_other_types(raw, cls(), name)
+        refuse_types(raw, cls(), name)
         config = cls.from_dict(copy.deepcopy(raw | {"text_config": text} if text else raw))
     except ModelError:
         raise
@@ -297,21 +273,6 @@ def _build_config(raw: dict[str, Any], name: str) -> PretrainedConfig:
         raise ModelError(f"{name}: config.json is not a {raw['model_type']} config ({one_line(error)})") from error
     config.name_or_path = name
     return config
-
-
-def _refuse_other_types(raw: Mapping[str, Any], default: PretrainedConfig, name: str, place: str = "") -> None:
-    """A value must be of its default's type: transformers 4.57 takes anything, and fails or not when it is used."""
-    for key, value in raw.items():
-        usual = getattr(default, key, None)
-        if isinstance(usual, PretrainedConfig) and isinstance(value, dict):
-            _refuse_other_types(value, usual, name, f"{key}.")
-        if value is None or key == "dtype" or not isinstance(usual, bool | int | float | str):
-            continue
-        number = isinstance(usual, int | float) and not isinstance(usual, bool)
-        fits = type(value) in (int, float) and math.isfinite(value) if number else isinstance(value, type(usual))
-        if not fits:
-            kind = "a finite number" if number else {bool: "true or false", str: "a text"}[type(usual)]
-            raise ModelError(f"{name}: config.json's {place}{key} is {shown(str(value))}, want {kind}")
 
 
 def _load_tokenizer(files: Files) -> Tokenizer:

@@ -93,6 +93,22 @@ def refuse_unlike(model: PreTrainedModel, stored: Mapping[str, Stored], where: s
     refuse_tensors(missing, unexpected, unlike, f"{where}: {BOTH}")
 
 
+def refuse_unlike_quantized(model: PreTrainedModel, stored: Mapping[str, Stored], where: str) -> None:
+    """As `refuse_unlike`, for weights that a quantizer wrote: of a layer's weight it may have made others beside it.
+
+    A weight is missing where nothing of its layer is there, or only what describes it (`weight.absmax`). The loader
+    holds the rest. Raises ModelError.
+    """
+    held = _with_prefix(model, stored)
+    layers = {name.rpartition(".")[0] for name in held}
+    described = {name[: m.start()] for name in held for m in re.finditer(r"\.", name)}
+    described |= {name.removesuffix("SCB") + "weight" for name in held if name.endswith(".SCB")}  # int8's scales
+    tied = _tied(model)
+    needed = model.state_dict().keys() - tied.keys() - held.keys()
+    missing = {n for n in needed if not EXPERTS.match(n) and (n in described or n.rpartition(".")[0] not in layers)}
+    refuse_tensors(missing, set(), set(), f"{where}: {BOTH}")
+
+
 def _tied(model: PreTrainedModel) -> dict[str, str]:
     """The second names of tied weights, and the name that a checkpoint keeps them under."""
     model.tie_weights()
