@@ -10,6 +10,7 @@
 PYTHON ?= python3
 VENV := .venv
 OLD_VENV := .venv-4.57
+RABC_VENV := .venv-rabc
 BIN := $(VENV)/bin
 
 # The versions that demo, test and lint run with, a file for each Python.
@@ -58,10 +59,18 @@ $(AXE): | install
 $(LOCKS)/py%.txt:
 	@echo "There is no $@: Python 3.11, 3.12 or 3.13 is wanted (make PYTHON=python3.12 ...), or make test-latest"; exit 1
 
+# LeRobot's reader of progress files, beside which nothing of LeRobot is needed; it borrows torch and pyarrow.
+$(RABC_VENV)/.installed: $(VENV)/.installed
+	$(PYTHON) -m venv $(RABC_VENV)
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > \
+		"$$($(RABC_VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth"
+	$(RABC_VENV)/bin/python -m pip install --quiet --no-deps lerobot==0.4.4 pandas==3.1.1 python-dateutil==4.0.0 six==1.17.0
+	touch $@
+
 demo: install
 	$(BIN)/python scripts/eval_voc.py
 
-test: install $(OLD_VENV)/.installed browser
+test: install $(OLD_VENV)/.installed $(RABC_VENV)/.installed browser
 	$(BIN)/python $(PYTEST) tests
 	$(OLD_VENV)/bin/python $(PYTEST) $(OLD_TESTS)
 
@@ -116,3 +125,5 @@ test-lerobot: .venv-uv/bin/uv
 
 clean:
 	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+	rm -rf $(VENV) $(OLD_VENV) $(RABC_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -10,7 +10,7 @@ import pytest
 
 from labelled import Made, name, some, write_run
 from topreward.jobs.stored import open_stored
-from topreward.labels import Labels, derive
+from topreward.labels.derive import Labels, derive
 
 
 def labels_of(folder: Path, made: list[Made], **options: object) -> Labels:

@@ -17,8 +17,10 @@ from labelled import Made, name, some, write_run
 from places import ROOT
 from topreward.errors import ConfigError
 from topreward.jobs.stored import open_stored
-from topreward.labels import Labels, LabelSettings, derive, write_labels
+from topreward.labels.derive import Labels, derive
+from topreward.labels.settings import LabelSettings
 from topreward.labels.tables import EPISODES, FRAMES
+from topreward.labels.write import write_labels
 
 
 def made_of(folder: Path, estimator: str = "topreward", **options: Any) -> Labels:
@@ -254,7 +256,8 @@ def test_deriving_again_gives_the_same_bytes_and_no_model(run: Path) -> None:
     folder = write_labels(made_of(run), run)
     before = [(folder / file).read_bytes() for file in files]
     code = (
-        "import sys\nfrom topreward.jobs.stored import open_stored\nfrom topreward.labels import derive, write_labels\n"
+        "import sys\nfrom topreward.jobs.stored import open_stored\nfrom topreward.labels.derive import derive\n"
+        "from topreward.labels.write import write_labels\n"
         f"run = open_stored({str(run)!r})\nwrite_labels(derive(run, 'topreward'), run.path)\n"
         "print([m for m in ('torch', 'transformers') if m in sys.modules])"
     )

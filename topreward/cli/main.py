@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import tyro
 
 from topreward.cli.eval import DEMO_RUN, EvalOptions, evaluate
+from topreward.cli.label import DeriveOptions, ExportOptions, LabelOptions, derive, export, label
 from topreward.cli.render import RenderOptions, render
 from topreward.cli.report import ReportOptions, report
 from topreward.cli.score import ScoreOptions, score
@@ -22,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         "score": (ScoreOptions, score),
         "eval": (EvalOptions, evaluate),
         "suite": (SuiteOptions, suite),
+        "label": (LabelOptions, label),
+        "derive": (DeriveOptions, derive),
+        "export": (ExportOptions, export),
         "report": (ReportOptions, report),
         "render": (RenderOptions, render),
     }
@@ -43,3 +47,8 @@ def eval_main() -> NoReturn:
         out.print("A demonstration: a tiny model trained on its own drawn world. It is no evidence about the method.")
         out.print(f"(the same as: {' '.join(DEMO_RUN)})", highlight=False, markup=False)
     run(evaluate, tyro.cli(EvalOptions, description=evaluate.__doc__, args=arguments))
+
+
+def label_main() -> NoReturn:
+    """scripts/label_rewards.py"""
+    run(label, tyro.cli(LabelOptions, description=label.__doc__))

@@ -15,9 +15,3 @@ Loads no model, opens no video, and changes no curve.
     write     all files of an estimator's labels
     export    the same for LeRobot, RLinf and tables
 """
-
-from topreward.labels.derive import Labels, derive
-from topreward.labels.settings import LabelSettings
-from topreward.labels.write import labels_folder, write_labels
-
-__all__ = ["LabelSettings", "Labels", "derive", "labels_folder", "write_labels"]

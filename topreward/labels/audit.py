@@ -65,5 +65,5 @@ def audit(estimator: str, pairs: Sequence[tuple[Row, Row]]) -> Audit:
     if evidence != "none":
         return told("not decided", undecided + sentence.removeprefix(f"{estimator}: "))
     if trends[REAL].voc.low > 0 and trends[REAL].voc_failures_as_zero.low > 0:
-        return told("follows the clock", f"THESE LABELS FOLLOW THE CLOCK, not the robot. {sentence}")
+        return told("follows the clock", f"THESE LABELS FOLLOW THE CLOCK, by {len(pairs)} audited episodes. {sentence}")
     return told("no evidence", f"THESE LABELS ARE NOT SHOWN TO FOLLOW PROGRESS. {sentence}")
