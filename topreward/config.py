@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from topreward.errors import ConfigError, nearest
+from topreward.limits import hold, hold_fps
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -108,7 +109,10 @@ def load_protocol(source: str | os.PathLike[str] | Protocol = "paper", **overrid
         data["wording"] = wording.model_dump()
     elif isinstance(wording, (str, os.PathLike)):
         data["wording"] = load_wording(wording).model_dump()
-    return validate(Protocol, data, where)
+    protocol = validate(Protocol, data, where)
+    hold_fps(protocol.sampling_fps, f"{where}: sampling_fps")
+    hold("max_frames", protocol.num_prefixes, f"{where}: num_prefixes")
+    return protocol
 
 
 def load_wording(source: str | os.PathLike[str]) -> Wording:

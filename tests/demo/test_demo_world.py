@@ -258,6 +258,32 @@ def test_mp4_round_trip(rollout: Rollout, codec: str, tmp_path: Path) -> None:
     assert error.mean() < 3.5
 
 
+@pytest.mark.parametrize("codec", ["h264", "av1"])
+def test_a_film_is_the_same_file_from_write_to_write(codec: str, tmp_path: Path) -> None:
+    # Seeds whose films x264 wrote now in one length, now in another; in two processes, of one and of many threads.
+    code = """
+import hashlib, sys
+from pathlib import Path
+from topreward.demo.episodes import demo_episodes
+from topreward.demo.write import write_video
+for episode in demo_episodes(3, seed=5):
+    path = write_video(episode.clip(), Path(sys.argv[1]), codec=sys.argv[2])
+    print(hashlib.sha256(path.read_bytes()).hexdigest())
+"""
+    written = []
+    for number in range(2):
+        arguments = [sys.executable, "-c", code, str(tmp_path / f"{number}.mp4"), codec]
+        written += [subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.split()]
+    written.append(
+        [
+            hashlib.sha256(write_video(e.clip(), tmp_path / "here.mp4", codec=codec).read_bytes()).hexdigest()
+            for e in demo_episodes(3, seed=5)
+        ]
+    )
+    assert written[0] == written[1] == written[2]
+    assert len(set(written[0])) == 3
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads threads from /proc")
 def test_an_encoder_changes_no_threads_priority(tmp_path: Path) -> None:
     # in a process of its own, as SVT-AV1 looks for its rights once a process

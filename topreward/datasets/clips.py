@@ -19,7 +19,7 @@ from PIL import Image
 from topreward.errors import VideoError
 from topreward.types import Clip
 from topreward.video import read_video
-from topreward.video.pixels import empty_frames
+from topreward.video.pixels import check_size, empty_frames
 
 
 def open_video(path: Path) -> Clip:
@@ -120,6 +120,7 @@ def side_by_side(clips: Sequence[Clip], *, source: str) -> Clip:
             raise VideoError(f"{source}: {first!r} and {clip!r} show different moments")
     height = max(clip.height for clip in clips)
     widths = tuple(max(1, round(clip.width * height / clip.height)) for clip in clips)
+    check_size(source, height, sum(widths))
 
     return Clip(
         pts_seconds=first.pts_seconds,

@@ -22,10 +22,11 @@ from topreward.errors import ConfigError, VideoError, nearest
 from topreward.types import Clip
 
 ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
-    "h264": ("libx264", {"crf": "18", "preset": "veryfast"}),
+    "h264": ("libx264", {"crf": "18", "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}),
     "av1": ("libsvtav1", {"crf": "24", "preset": "10"}),
 }
-"""Codec → its encoder in PyAV's wheels, and options that keep the small pictures crisp."""
+"""Codec → its encoder in PyAV's wheels, and options that keep the small pictures crisp, and the same from write to
+write: x264's macroblock tree gives another file now and then, and each number of threads one of its own."""
 BATCH = 32
 """Frames drawn at a time."""
 

@@ -22,9 +22,11 @@ import numpy as np
 from av.stream import Disposition
 from numpy.typing import NDArray
 
-from topreward.errors import VideoError
+from topreward.errors import MemoryLimitError, VideoError
+from topreward.limits import hold, hold_fps, limit
 from topreward.video import chains, matroska, still_bytes
-from topreward.video.pixels import check_size
+from topreward.video.mp4_claims import check_claims
+from topreward.video.pixels import check_size, most_pixels
 
 # Demuxers that read one self-contained file. Playlists (hls, concat, …) would open other files and addresses
 # that an untrusted video names. Audio formats and bare streams are here only for a clearer error.
@@ -32,7 +34,6 @@ _FORMATS = (
     "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,gif,apng,ogg,asf,mxf,nut,ivf,dv,rm,wtv,yuv4mpegpipe,"
     "h264,hevc,obu,av1,m4v,mjpeg,wav,mp3,aac,flac,ogg,w64,aiff"
 )
-_MAX_RATE = 1000.0
 
 
 class Run(NamedTuple):
@@ -161,9 +162,10 @@ def read_index(path: str, name: str) -> Index:
     `path` is opened, `name` stands in messages. Raises VideoError for files that are not videos, are cut
     short, hold no video or one that this FFmpeg cannot decode, or whose frame times are missing or doubled.
     """
+    check_claims(path, name)
     with opened(path, name) as container:
         stream = _video_stream(container, name)
-        packets, raw_count, trouble = _scan(container, stream)
+        packets, raw_count, trouble = _scan(container, stream, name)
         _check_whole(path, name, container, stream, raw_count, packets, trouble)
         return _build(name, stream, packets)
 
@@ -171,10 +173,16 @@ def read_index(path: str, name: str) -> Index:
 @contextmanager
 def opened(path: str, name: str, **options: str) -> Iterator[Any]:
     """An open PyAV container; FFmpeg's errors from opening it become VideoErrors."""
+    # FFmpeg may decode a frame just to learn its size.
+    decoding = {"max_pixels": str(most_pixels())}
     safe = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
     try:
         # "file:" so that no name is taken for another protocol; metadata may be in any encoding.
-        container = av.open(f"file:{path}", mode="r", metadata_errors="replace", container_options=safe | options)
+        container = av.open(
+            f"file:{path}", mode="r", metadata_errors="replace", options=decoding, container_options=safe | options
+        )
+    except MemoryError as error:
+        raise MemoryLimitError(f"{name}: no room to open it") from error
     except (av.FFmpegError, ValueError) as error:
         raise VideoError(f"{name}: not a video that can be read ({_why_unreadable(path, error)})") from error
     with container:
@@ -208,7 +216,10 @@ def _video_stream(container: Any, name: str) -> Any:
     stream = streams[0]
     if stream.codec_context is None:
         raise VideoError(f"{name}: its video codec is not one that this FFmpeg build can decode")
-    check_size(name, stream.codec_context.height, stream.codec_context.width)
+    height, width = stream.codec_context.height, stream.codec_context.width
+    if not height or not width:
+        raise VideoError(f"{name}: states no frame size, or one beyond TOPREWARD_MAX_PICTURE_PIXELS")
+    check_size(name, height, width)
     return stream
 
 
@@ -220,16 +231,18 @@ class _Packet(NamedTuple):
     hidden: bool
 
 
-def _scan(container: Any, stream: Any) -> tuple[list[_Packet], int, str | None]:
+def _scan(container: Any, stream: Any, name: str) -> tuple[list[_Packet], int, str | None]:
     """Packets that hold a picture, how many there are with empty ones, and what stopped the reading."""
     packets: list[_Packet] = []
-    raw_count = 0
+    raw_count, most = 0, limit("max_frames")
     try:
         for packet in container.demux(stream):
             if packet.is_corrupt:
                 return packets, raw_count, "a packet is damaged"
             if packet.dts is not None or packet.size:  # neither: PyAV's end-of-file packet
                 raw_count += 1
+                if raw_count > most:
+                    hold("max_frames", raw_count, name, error=VideoError)
             if packet.size:
                 packets.append(_Packet(packet.size, packet.pts, packet.dts, packet.is_keyframe, packet.is_discard))
     except av.FFmpegError as error:
@@ -247,7 +260,7 @@ def _check_whole(
         if trouble is None and raw_count < promised:
             # An edit list may leave out whole groups of pictures: compare without it.
             with opened(path, name, ignore_editlist="1") as plain:
-                raw_count = _scan(plain, plain.streams[stream.index])[1]
+                raw_count = _scan(plain, plain.streams[stream.index], name)[1]
     if trouble is not None:
         read = f"{count} of {promised} frames promised" if promised else f"{count} frames"
         raise VideoError(f"{name}: corrupt or truncated: read {read} ({trouble})")
@@ -280,7 +293,14 @@ def _build(name: str, stream: Any, packets: list[_Packet]) -> Index:
             f"{name}: frames {doubled[0]} and {doubled[0] + 1} have one presentation time, {at:.6g} s "
             f"({doubled.size} such pairs)"
         )
-    span = float((pts[shown[-1]] - pts[shown[0]]) * stream.time_base)
+    # In Python's integers, for 64 bits may not hold what a file states.
+    ticks = int(pts[shown[-1]]) - int(pts[shown[0]])
+    if ticks * max(stream.time_base.numerator, 1) >= 2**62 or (pts.max() >= 2**62 or pts.min() <= -(2**62)):
+        raise VideoError(
+            f"{name}: its frame times go up to {float(ticks * stream.time_base):.3g} s, which no video has"
+        )
+    fps = _nominal_rate(stream, shown.size, float(ticks * stream.time_base))
+    hold_fps(fps, f"{name}: its frame rate", error=VideoError)
     return Index(
         stream=stream.index,
         container=stream.container.format.name,
@@ -290,7 +310,7 @@ def _build(name: str, stream: Any, packets: list[_Packet]) -> Index:
         seek_to=np.array([p.pts if p.dts is None else p.dts for p in packets], dtype=np.int64),
         keyframe=np.array([p.keyframe for p in packets], dtype=np.bool_),
         shown=shown,
-        fps=_nominal_rate(stream, shown.size, span),
+        fps=fps,
         hidden=int(hidden.sum()),
         unique=np.unique(pts).size == pts.size,
         unproven_order=bool(stream.codec_context.has_b_frames) and bool((np.diff(pts) > 0).all()),
@@ -304,7 +324,7 @@ def _nominal_rate(stream: Any, num_frames: int, span_seconds: float) -> float:
     or 1.0.
     """
     claims = [float(r) for r in (stream.average_rate, stream.guessed_rate, stream.base_rate) if r]
-    sane = [rate for rate in claims if 0 < rate <= _MAX_RATE]
+    sane = [rate for rate in claims if limit("min_fps") <= rate <= limit("max_fps")]
     if num_frames == 1:
         return sane[0] if sane else 1.0
     measured = (num_frames - 1) / span_seconds

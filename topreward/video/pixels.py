@@ -18,7 +18,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from topreward.errors import MemoryLimitError, VideoError
-from topreward.limits import hold
+from topreward.limits import hold, limit
 
 MAX_SIDE = 16384
 """px; larger frames are refused before memory is taken (FFmpeg would go to 2^31 bytes a plane)."""
@@ -31,6 +31,11 @@ _SWS_FLAGS = 0x2
 _BT601, _BT709 = 6, 1
 _MATRICES = {0: _BT601, 1: _BT709, 2: _BT601, 4: 4, 5: _BT601, 6: _BT601, 7: 7, 9: 9}
 _LIMITED, _FULL = 1, 2
+
+
+def most_pixels() -> int:
+    """Height times width of the largest frame that may be decoded."""
+    return min(MAX_SIDE * MAX_SIDE, int(limit("max_picture_pixels")))
 
 
 def check_size(name: str, height: int, width: int) -> None:

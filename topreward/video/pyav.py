@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from topreward.errors import VideoError
 from topreward.types import Clip
 from topreward.video.index import Index, Run, opened, read_index, reason
-from topreward.video.pixels import MAX_SIDE, RGB, Turn, check_size, empty_frames, turn_of
+from topreward.video.pixels import RGB, Turn, check_size, empty_frames, most_pixels, turn_of
 
 _SKIM = 64
 """packets; a shorter way to the next keyframe is read through, a longer one is sought."""
@@ -254,7 +254,7 @@ def _stream(container: Any, index: Index, *, strict: bool) -> Any:
         # threads noticed as many.
         stream.thread_type = "NONE"
     detect = "crccheck" if h264 and not strict else "crccheck+explode"
-    stream.codec_context.options = {"err_detect": detect, "max_pixels": str(MAX_SIDE * MAX_SIDE)}
+    stream.codec_context.options = {"err_detect": detect, "max_pixels": str(most_pixels())}
     return stream
 
 
