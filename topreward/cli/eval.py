@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topreward.cli.job import JobOptions, score_episodes
+from topreward.cli.report import check_page, draw_run, say
 from topreward.cli.terminal import out
 from topreward.files import check_target
 
 if TYPE_CHECKING:
     from topreward.evaluation import EvalRun, Folder, Summary
+    from topreward.jobs.inputs import Inputs
+    from topreward.report.page import Written
 
 DEMO_RUN = [
     *("--model", "demo", "--dataset", "demo:?videos=results/demo/videos"),
     *("--estimators", "topreward,log_odds,debiased,gvl", "--json", "results/demo/results.json"),
+    *("--report", "results/demo/page.html"),
 ]
 """What scripts/eval_voc.py does without arguments."""
 
@@ -34,7 +39,13 @@ def evaluate(options: EvalOptions) -> int:
     """Score many episodes and their controls; print tables. Status 1 where an episode failed."""
     from topreward.report.tables import show_results
 
-    run, summaries, skipped = measure(options)
+    pages: list[Written] = []
+
+    def page(folder: Folder, inputs: Inputs) -> None:
+        if options.report:
+            pages.append(draw_run(folder.path, inputs, options.report, options.max_inline_mb))
+
+    run, summaries, skipped = measure(options, at_folder=page)
     show_results(out, run, summaries)
     if skipped:
         out.print(f"{skipped} episodes without an instruction were left out")
@@ -43,16 +54,22 @@ def evaluate(options: EvalOptions) -> int:
     for path in (options.output, options.json):
         if path:
             out.print(f"written to {path}", markup=False)
+    for written in pages:
+        say(written)
     return 1 if run.failed else 0
 
 
-def measure(options: EvalOptions, share: Any = None) -> tuple[EvalRun, list[Summary], int]:
+def measure(
+    options: EvalOptions, share: Any = None, at_folder: Callable[[Folder, Inputs], None] | None = None
+) -> tuple[EvalRun, list[Summary], int]:
     """The run, its summaries, and how many episodes had no instruction. `share`: what makes one loader serve many
-    runs."""
+    runs. `at_folder` is called when all is scored, while the folder, which may be a temporary one, is still there."""
     from topreward import evaluation
 
     if options.json:
         check_target(options.json)  # not after all the work
+    if options.report:
+        check_page(options.report)
     plan = evaluation.Plan(evaluation.parse_estimators(options.estimators), options.controls, options.seed)
     inputs, skipped = options.inputs().pinned()
 
@@ -67,6 +84,8 @@ def measure(options: EvalOptions, share: Any = None) -> tuple[EvalRun, list[Summ
             _write_results(options, folder, so_far, summaries(so_far))
 
         run = score_episodes(options, plan, inputs, skipped, folder, auto="paper", share=share, at_end=keep)
+        if at_folder:
+            at_folder(folder, inputs)
     return run, summaries(run), len(skipped)
 
 

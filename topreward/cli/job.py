@@ -37,6 +37,10 @@ class JobOptions(EpisodeOptions):
     """Processes, each with a model of its own; they take the GPUs in turn."""
     output: Path | None = None
     """A folder for all that is found, the curves too; where it has some, the run goes on."""
+    report: Path | None = None
+    """Write a page of the videos beside their curves here (.html); `topreward report` makes one later, too."""
+    max_inline_mb: float = 25.0
+    """A page of more than 30 episodes, or larger than this (10^6 bytes), becomes a folder with side files."""
     fail_fast: tyro.conf.FlagCreatePairsOff[bool] = False
     """Stop at the first episode that fails."""
     debug: tyro.conf.FlagCreatePairsOff[bool] = False

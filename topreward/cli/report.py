@@ -10,8 +10,10 @@ import tyro
 
 from topreward.cli.terminal import out, progress_bar
 from topreward.errors import ConfigError
+from topreward.files import check_target
 
 if TYPE_CHECKING:
+    from topreward.jobs.inputs import Inputs
     from topreward.report.page import Source, Written
 
 
@@ -65,6 +67,23 @@ def draw(sources: list[Source], target: Path, *, max_inline_mb: float = 25.0, fi
             on_start=lambda count: bar.update(task, total=count),
             on_done=lambda: bar.advance(task),
         )
+
+
+def draw_run(folder: Path, inputs: Inputs, target: Path, max_inline_mb: float) -> Written:
+    """The page of a run that has just been scored."""
+    from topreward.jobs.stored import open_stored
+    from topreward.report.page import of_run
+
+    source = of_run(open_stored(folder), lambda: {episode.id: episode for episode in inputs()})
+    return draw([source], target, max_inline_mb=max_inline_mb)
+
+
+def check_page(target: Path) -> None:
+    """See that a page can be written there, before hours of work. Raises ConfigError."""
+    from topreward.report.page import check_place
+
+    check_target(target)
+    check_place(target)
 
 
 def say(written: Written) -> None:

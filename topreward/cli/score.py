@@ -8,6 +8,7 @@ from pathlib import Path
 import tyro
 
 from topreward.cli.options import ModelOptions, ProtocolOptions
+from topreward.cli.report import check_page, draw, say
 from topreward.cli.terminal import err, out
 from topreward.files import check_target
 
@@ -41,9 +42,11 @@ def score(options: ScoreOptions) -> int:
     from topreward.report.terminal import show_curve
     from topreward.video import read_video
 
-    for target in (options.json, options.plot, options.report):  # not after all the work
+    for target in (options.json, options.plot):  # not after all the work
         if target:
             check_target(target)
+    if options.report:
+        check_page(options.report)
     if options.plot:
         from topreward.report.plots import figure_format
 
@@ -63,7 +66,6 @@ def score(options: ScoreOptions) -> int:
         save_figure(plot_curves({curve.instruction: curve}, {curve.instruction: clip}), options.plot)
         out.print(f"drawn to {options.plot}", markup=False)
     if options.report:
-        from topreward.cli.report import draw, say
         from topreward.report.page import of_curve
 
         say(draw([of_curve(curve, clip)], options.report))

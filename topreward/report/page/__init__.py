@@ -12,6 +12,6 @@ assets/  the document, its style and its script: they draw, and compute no numbe
 """
 
 from topreward.report.page.source import Source, of_curve, of_run, open_source
-from topreward.report.page.write import Written, write_page
+from topreward.report.page.write import Written, check_place, write_page
 
-__all__ = ["Source", "Written", "of_curve", "of_run", "open_source", "write_page"]
+__all__ = ["Source", "Written", "check_place", "of_curve", "of_run", "open_source", "write_page"]

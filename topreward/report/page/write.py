@@ -71,18 +71,24 @@ def write_page(
     gets the number of episodes, `on_done` is called for each. Raises ConfigError where it cannot be written, or where
     there is nothing to show.
     """
-    place = Path(target).expanduser()
-    if place.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"{target}: a page is named *.html")
+    place = check_place(target)
     if not np.isfinite(max_inline_mb) or max_inline_mb < 0:
         raise ConfigError(f"--max-inline-mb is {max_inline_mb}, want a number from 0 on")
-    _check_folder(place.with_suffix(""))
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{place.stem[:40]}.", dir=place.parent) as temporary:
             return _Writer(sources, place, Path(temporary), max_inline_mb, films, on_start, on_done).write()
     except OSError as error:
         raise ConfigError(f"{target}: cannot be written ({error.strerror or error})") from error
+
+
+def check_place(target: str | os.PathLike[str]) -> Path:
+    """The page's path. Raises ConfigError for another ending, or where a folder of somebody else's is in the way."""
+    place = Path(target).expanduser()
+    if place.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"{target}: a page is named *.html")
+    _check_folder(place.with_suffix(""))
+    return place
 
 
 def as_json(value: Any) -> str:

@@ -234,13 +234,12 @@ const topreward = (() => {
     marks(episode);
   }
   function legend(episode) {
-    const names = run.estimators.filter((n) => curvesOf(episode).some((c) => c.estimator === n));
+    const names = run.estimators.filter((n) => curvesOf(episode).some((c) => c.estimator === n && c.views[state.view]));
     $("curves").replaceChildren(...names.map((name) => {
       const real = curvesOf(episode).find((c) => c.estimator === name && c.control === "real" && !c.second);
       const swatch = make("span", { class: "swatch" });
       swatch.style.color = colour(name);
-      const lacks = real && !real.views[state.view];
-      const label = lacks ? `${name}: not in this view` : real ? `${name}  VOC ${real.voc === null ? "undef." : number(real.voc, 2)}` : name;
+      const label = real ? `${name}  VOC ${real.voc === null ? "undef." : number(real.voc, 2)}` : name;
       return make("label", {}, make("input", { type: "checkbox", checked: !state.hidden.has(name), onchange: (e) => { state.hidden[e.target.checked ? "delete" : "add"](name); chart(episode); } }), swatch, label);
     }));
     const has = (key) => (key === "truth" ? Boolean(episode.truth) : key === "second" ? Boolean(episode.second) : episode.curves.some((c) => c.control === key && c.views));
