@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from checkpoints import make_checkpoint
+from hybrids import make_hybrid
 from topreward.estimators.topreward import TOPReward
 
 torch.set_num_threads(1)
@@ -21,6 +22,16 @@ def dense_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def moe_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("moe"), "moe")
+
+
+@pytest.fixture(scope="session")
+def hybrid_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_hybrid(tmp_path_factory.mktemp("hybrid"))
+
+
+@pytest.fixture(scope="session")
+def hybrid_moe_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_hybrid(tmp_path_factory.mktemp("hybrid-moe"), "hybrid moe")
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,8 @@ class Wording(BaseModel):
     answer_false: str
     chat_closing: str
     """Closes the prompt where the protocol sets `chat_template`."""
+    closed_thinking: str = "<think>\n\n</think>\n\n"
+    """After that, for a checkpoint whose template opens a thought there: closes it empty, so that an answer is next."""
     description_request: str
     described_question: str
     """As `question`, with `{description}` as well."""

@@ -17,7 +17,7 @@ Three kernels give the same numbers:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -56,7 +56,7 @@ class BranchPlan:
     """What the attention of one branch pass needs to know."""
 
     branches: tuple[Branch, ...]
-    trunk: list[tuple[Tensor, Tensor]]
+    trunk: Mapping[int, tuple[Tensor, Tensor]] | Sequence[tuple[Tensor, Tensor]]
     """Per layer, keys and values (E, KV heads, trunk tokens, head_dim), a row for each video."""
     kernel: Kernel
     _made: dict[Any, Any] = field(default_factory=dict)

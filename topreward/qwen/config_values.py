@@ -94,7 +94,7 @@ def refuse_values(raw: Mapping[str, Any], name: str) -> None:
     seen = vision.get("rope_parameters")
     if isinstance(seen, dict) and not _is_number(seen.get("rope_theta", 1)):
         raise ModelError(f"{name}: config.json's vision_config has rope_theta {shown(str(seen['rope_theta']))}")
-    _refuse_rope(text, name)
+    _refuse_rope(text, name, turned=0.25 if str(raw.get("model_type")).startswith("qwen3_5") else 1.0)
 
 
 def _refuse_share(part: Mapping[str, Any], key: str, among: Any, multiple: int, where: str) -> None:
@@ -104,8 +104,11 @@ def _refuse_share(part: Mapping[str, Any], key: str, among: Any, multiple: int, 
         raise ModelError(f"{where}.{key} is {whole}, which {among} heads cannot share")
 
 
-def _refuse_rope(text: Mapping[str, Any], name: str) -> None:
-    """Sections of M-RoPE that do not fill a head would be cut off without a word."""
+def _refuse_rope(text: Mapping[str, Any], name: str, *, turned: float) -> None:
+    """Sections of M-RoPE that do not fill a head would be cut off without a word.
+
+    `turned`: the share of a head that is turned where the config does not say.
+    """
     place = f"{name}: config.json's text_config"
     key = "rope_parameters" if text.get("rope_parameters") is not None else "rope_scaling"
     rope = text.get(key)
@@ -116,7 +119,7 @@ def _refuse_rope(text: Mapping[str, Any], name: str) -> None:
     if not _is_number(theta) or theta <= 1:
         raise ModelError(f"{place}: rope_theta is {shown(str(theta))}, want a number above 1")
     sections: Any = rope.get("mrope_section")
-    head, share = text.get("head_dim"), rope.get("partial_rotary_factor", text.get("partial_rotary_factor", 1.0))
+    head, share = text.get("head_dim"), rope.get("partial_rotary_factor", text.get("partial_rotary_factor", turned))
     whole = isinstance(sections, list) and len(sections) == 3 and all(type(n) is int and n > 0 for n in sections)
     fills = not isinstance(head, int) or not _is_number(share) or (whole and 2 * sum(sections) == head * share)
     if not whole or not fills:

@@ -61,7 +61,7 @@ def greedy(
 class DecodePlan:
     """The tokens so far of all branches, and whose they are."""
 
-    trunk: list[tuple[Tensor, Tensor]]
+    trunk: dict[int, tuple[Tensor, Tensor]]
     own: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Per layer, keys and values of all branch tokens so far, side by side."""
     mask: Tensor | None = None

@@ -8,9 +8,9 @@ order of work and the attention of the branch pass are ours.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,9 @@ from transformers import DynamicCache
 
 from topreward.errors import ModelError, PromptError
 from topreward.qwen.attention import BRANCH_ATTENTION, BranchPlan, Kernel, attention_set_to
-from topreward.qwen.layout import VIDEO_PAD, VISION_END, VISION_START, Passes, Tokens, VisionTokens
+from topreward.qwen.delta import States, branch_plan, branch_points, mixing, rule_name, trunk_plan
+from topreward.qwen.growing import GROWING_ATTENTION, GrowingTrunk
+from topreward.qwen.layout import VIDEO_PAD, VISION_END, VISION_START, Branch, Passes, Tokens, VisionTokens
 from topreward.qwen.loading import BEFORE_5, Checkpoint
 from topreward.qwen.tower import at_once
 from topreward.qwen.transfer import upload
@@ -55,23 +57,36 @@ class Features:
 class Trunk:
     """The prefilled trunk: keys and values of every layer, never copied."""
 
-    layers: list[tuple[Tensor, Tensor]]
-    """Per layer (E, KV heads, tokens, head_dim), a row for each video."""
+    layers: dict[int, tuple[Tensor, Tensor]]
+    """Per layer of full attention (E, KV heads, tokens, head_dim), a row for each video."""
     length: int
     """Tokens of a row, padding included."""
+    states: States = field(default_factory=dict)
+    """Per linear layer (Qwen3.5, 3.6), its state where branches leave."""
+
+    def at_its_end(self) -> Trunk:
+        """Without the states that only branches need: what it takes to go on."""
+        end = ("trunk", 0, self.length)
+        last = {layer: {end: points[end]} for layer, points in self.states.items() if end in points}
+        return Trunk(self.layers, self.length, last)
 
 
 class QwenVL:
-    """A loaded Qwen3-VL and the passes of one-pass scoring."""
+    """A loaded Qwen3-VL, or Qwen3.5 or 3.6, and the passes of one-pass scoring."""
 
     def __init__(self, checkpoint: Checkpoint, *, kernel: Kernel | None = None) -> None:
         self.model: Any = checkpoint.model
         self.tokenizer = checkpoint.tokenizer
         self.provenance = dict(checkpoint.provenance)
+        self.closes_thinking = checkpoint.closes_thinking
+        """Whether its chat template opens a thought, and has an empty one that it can be asked behind."""
         self.core = self.model.model
         self.text = self.core.language_model
         self.visual = self.core.visual
-        if any(layer.self_attn.config is not self.text.config for layer in self.text.layers):
+        attentions = [layer.self_attn for layer in self.text.layers if hasattr(layer, "self_attn")]
+        self.hybrid = len(attentions) < len(self.text.layers)
+        """Whether some layers are linear: they hold a state, of which a mask shows no part."""
+        if any(attention.config is not self.text.config for attention in attentions):
             raise ModelError("the decoder layers do not share their model's config; the branch kernel cannot be set")
         if any(block.attn.config is not self.visual.config for block in self.visual.blocks):
             raise ModelError("the vision blocks do not share their tower's config; the block kernel cannot be set")
@@ -102,17 +117,26 @@ class QwenVL:
     @property
     def kernels(self) -> dict[str, str]:
         """Which attention each pass runs."""
-        return {
+        kernels = {
             "vision": "topreward blocks" if self.sees_at_once else str(self.visual.config._attn_implementation),
             "trunk": str(self.text.config._attn_implementation),
             "branch": f"topreward {self.kernel}",
         }
+        return kernels | {"delta rule": rule_name(self.device)} if self.hybrid else kernels
 
     @property
     def stock_kernels(self) -> dict[str, str]:
         """Which attention a plain forward runs."""
         configs = {"vision": self.visual.config, "text": self.text.config}
         return {name: str(config._attn_implementation) for name, config in configs.items()}
+
+    def refuse_to_write(self, what: str) -> None:
+        """Raise ModelError where answers cannot be written token by token: a hybrid's steps have no states here."""
+        if self.hybrid:
+            raise ModelError(
+                f"{what} cannot be written by {self.provenance.get('model', 'this model')}: decoding token by token "
+                "is not there for the linear layers of Qwen3.5 and 3.6; take a Qwen3-VL checkpoint for it"
+            )
 
     def encode(self, text: str) -> list[int]:
         """Text → token ids; special tokens that the text spells are read as such."""
@@ -144,9 +168,33 @@ class QwenVL:
         # Whoever chose another kernel than sdpa gets the stock tower with that kernel.
         with at_once(self.visual, rows * columns) if self.sees_at_once else nullcontext():
             out = self.visual(patches.to(device, self.visual.dtype), grid_thw=grid_thw)
-        # transformers 4.57 returns a pair, 5.x an object.
-        embeds, deepstack = out if isinstance(out, tuple) else (out.pooler_output, out.deepstack_features)
+        # transformers 4.57 returns a pair, 5.x an object; Qwen3.5 has no DeepStack.
+        embeds, deepstack = out if isinstance(out, tuple) else (out.pooler_output, _deepstack_of(out))
         return Features(embeds, list(deepstack))
+
+    def ask(
+        self,
+        layout: Passes,
+        trunk_features: Features,
+        odd_features: Features,
+        *,
+        max_tokens: int | None = None,
+        points: int | None = None,
+    ) -> Tensor:
+        """All passes: `prefill`, then `branch`. Returns (D, I, hidden).
+
+        `points`: most branch points of a single video whose states are in memory at once, where the model keeps
+        any; those of more prefixes take turns, and the trunk is prefilled in as many parts.
+        """
+        if not self.hybrid:
+            return self.branch(layout, self.prefill(layout, trunk_features), odd_features, max_tokens=max_tokens)
+        out, trunk = [], Trunk({}, 0)
+        for first, last in _sharing(layout.branches, points):
+            branches = layout.branches[first:last]
+            trunk = trunk.at_its_end()  # by that name: what is left behind must be free before more is taken
+            trunk = self._grown(layout, trunk_features, trunk, branches)
+            out.append(self.branch(layout, trunk, odd_features, max_tokens=max_tokens, span=(first, last)))
+        return torch.cat(out)
 
     def prefill(self, layout: Passes, features: Features) -> Trunk:
         """One forward over the trunk, or over the trunks of several packed videos.
@@ -154,29 +202,69 @@ class QwenVL:
         `features` holds the trunks' blocks, one video after the other.
         """
         if not len(layout.trunk):
-            return Trunk([], 0)
+            return Trunk({}, 0)
+        if self.hybrid:
+            return self._grown(layout, features, Trunk({}, 0), layout.branches)
         cache = DynamicCache()
         self.decode(layout.trunk, features, past_key_values=cache, use_cache=True)
-        return Trunk([(layer.keys, layer.values) for layer in cache.layers], layout.trunk.ids.shape[-1])
+        layers = {i: (layer.keys, layer.values) for i, layer in enumerate(cache.layers)}
+        return Trunk(layers, layout.trunk.ids.shape[-1])
 
-    def branch(self, layout: Passes, trunk: Trunk, features: Features, *, max_tokens: int | None = None) -> Tensor:
+    def _grown(self, layout: Passes, features: Features, trunk: Trunk, branches: Sequence[Branch]) -> Trunk:
+        """The trunk, prefilled further, up to where the last of these branches leaves it; with states for them all."""
+        packed = layout.trunk.ids.ndim == 2
+        stop = layout.trunk.ids.shape[-1] if packed else max(b.trunk_length for b in branches)
+        if stop == trunk.length:
+            return trunk
+        tokens = layout.trunk[slice(trunk.length, stop)]
+        seen = int(layout.trunk.visual[..., : trunk.length].sum())
+        plan = trunk_plan(branches, width=stop - trunk.length, past=trunk.length, before=trunk.states)
+        growing = GrowingTrunk(trunk.layers, str(self.text.config._attn_implementation))
+        with self.attention(GROWING_ATTENTION), mixing(self.text.layers, plan):
+            self.decode(
+                tokens,
+                features[slice(seen, seen + int(tokens.visual.sum()))],
+                past=trunk.length,
+                use_cache=False,
+                growing=growing,
+            )
+        return Trunk(growing.layers, stop, plan.states)
+
+    def branch(
+        self,
+        layout: Passes,
+        trunk: Trunk,
+        features: Features,
+        *,
+        max_tokens: int | None = None,
+        span: tuple[int, int] | None = None,
+    ) -> Tensor:
         """One forward over all branches; those of a single video in chunks of at most `max_tokens`, one at least.
 
-        `features` holds the odd prefixes' padded blocks. Returns (D, I, hidden): the last hidden state of
-        every prefix's every question.
+        `features` holds the odd prefixes' padded blocks. `span`: only branches [first, last) of a single video.
+        Returns (D, I, hidden): the last hidden state of every prefix's every question.
         """
-        out, seen = [], 0
-        for first, last in _chunks([len(b) for b in layout.branches], max_tokens or len(layout.branch)):
+        begin, end = span or (0, len(layout.branches))
+        out, seen = [], int(layout.branch.visual[..., : layout.branches[begin].start].sum()) if begin else 0
+        chunks = _chunks([len(b) for b in layout.branches[begin:end]], max_tokens or len(layout.branch))
+        for first, last in ((begin + i, begin + j) for i, j in chunks):
             branches = layout.branches[first:last]
             start, stop = branches[0].start, max(b.stop for b in branches)
             tokens = layout.branch[start:stop]
             visual = int(tokens.visual.sum())
             plan = BranchPlan(branches, trunk.layers, self.kernel)
-            with self.attention(BRANCH_ATTENTION):
+            linear = self._linear(branches, trunk, stop - start)
+            with self.attention(BRANCH_ATTENTION), linear:
                 hidden = self.decode(tokens, features[slice(seen, seen + visual)], use_cache=False, branch_plan=plan)
             seen += visual
             out.append(hidden.flatten(0, 1)[upload(layout.scored[first:last] - start, hidden.device)])
         return torch.cat(out)
+
+    def _linear(self, branches: Sequence[Branch], trunk: Trunk, width: int) -> AbstractContextManager[None]:
+        """Within it, linear layers start each branch from its part of the trunk."""
+        if not self.hybrid:
+            return nullcontext()
+        return mixing(self.text.layers, branch_plan(branches, trunk.states, width=width))
 
     def log_probs(self, hidden: Tensor, answers: tuple[int, ...]) -> NDArray[np.float64]:
         """(…, hidden) last hidden states → (…, answers) log-probabilities of the answers' tokens, nats.
@@ -236,7 +324,8 @@ class QwenVL:
         if features is not None and tokens.visual.any():
             places = upload(np.flatnonzero(tokens.visual), device)
             embeds.flatten(0, 1).index_copy_(0, places, features.embeds.to(device, embeds.dtype))
-            options |= self._deepstack(features, places, embeds)
+            if features.deepstack:
+                options |= self._deepstack(features, places, embeds)
         # Row 0 is the plain index that masks are made from, rows 1..3 are M-RoPE.
         rope = tokens.positions.reshape(3, *shape)
         index = np.broadcast_to(past + np.arange(shape[1]), (1, *rope.shape[1:]))
@@ -317,6 +406,11 @@ def _device_of(module: Any) -> torch.device:
     return torch.device(module._hf_hook.execution_device) if device.type == "meta" else device
 
 
+def _deepstack_of(seen: Any) -> list[Tensor]:
+    """What the tower hands to the first decoder layers, where it does."""
+    return list(getattr(seen, "deepstack_features", None) or [])
+
+
 def _multiplies_into_fp32(hidden: Tensor, weight: Tensor) -> bool:
     """Whether this torch has a product of these two whose sums stay in fp32 (from 2.8, on NVIDIA GPUs)."""
     able = weight.device.type == "cuda" and torch.version.hip is None and hasattr(torch.ops.aten.mm, "dtype")
@@ -332,3 +426,12 @@ def _chunks(lengths: list[int], limit: int) -> Iterator[tuple[int, int]]:
             first, total = i, 0
         total += length
     yield first, len(lengths)
+
+
+def _sharing(branches: Sequence[Branch], points: int | None) -> Iterator[tuple[int, int]]:
+    """Consecutive spans of branches that leave the trunk at no more than so many points, one at least."""
+    first = 0
+    for i in range(1, len(branches) + 1):
+        if i == len(branches) or (points and len(branch_points(branches[first : i + 1])) > max(points, 1)):
+            yield first, i
+            first = i

@@ -43,7 +43,11 @@ class GVL:
     """Asks a local Qwen3-VL for percentages. Made by `GVL.from_pretrained`, or by `GVL.sharing` a loaded model."""
 
     def __init__(self, model: QwenVL, *, memory_limit: int | None = None) -> None:
-        """`memory_limit`: bytes a call may take beyond the weights; by default what the device has free."""
+        """`memory_limit`: bytes a call may take beyond the weights; by default what the device has free.
+
+        Raises ModelError for a model whose answers cannot be decoded here.
+        """
+        model.refuse_to_write("GVL's percentages")
         self.model = model
         self.memory_limit = memory_limit
         self._prepared: Showing | None = None

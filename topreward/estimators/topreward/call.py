@@ -18,7 +18,7 @@ from topreward.estimators.topreward import prompts
 from topreward.provenance import software
 from topreward.qwen import pixels
 from topreward.qwen.layout import LAYOUT_VERSION, Layout, lay_out
-from topreward.qwen.loading import warn_if_slow
+from topreward.qwen.loading import HYBRIDS_ARE_UNPROVEN, warn_if_slow
 from topreward.qwen.model import QwenVL
 from topreward.sampling import Schedule, make_schedule
 from topreward.types import Clip, Curve
@@ -31,7 +31,9 @@ class Call:
     """One clip, its instructions and a protocol, on their way through the model."""
 
     def __init__(self, model: QwenVL, clip: Clip, instructions: list[str], protocol: Protocol) -> None:
-        """Raises PromptError, VideoError, ConfigError."""
+        """Raises PromptError, VideoError, ConfigError, and ModelError where the model cannot describe."""
+        if protocol.description != "none":
+            model.refuse_to_write("descriptions (protocol key description)")
         for text in instructions:
             refuse_special_tokens(text, model.special_tokens)
         self.model, self.clip, self.instructions, self.protocol = model, clip, instructions, protocol
@@ -56,9 +58,12 @@ class Call:
 
     def questions(self) -> list[list[str]]:
         """For each distinct prefix, what follows the video for each instruction."""
-        wording, chat = self.protocol.wording, self.protocol.chat_template
+        wording, chat, thinks = self.protocol.wording, self.protocol.chat_template, self.model.closes_thinking
         return [
-            [prompts.question(wording, i, chat_template=chat, description=described) for i in self.instructions]
+            [
+                prompts.question(wording, i, chat_template=chat, description=described, thinks=thinks)
+                for i in self.instructions
+            ]
             for described in self.descriptions
         ]
 
@@ -119,6 +124,8 @@ class Call:
             )
         if slow := warn_if_slow(self.model.provenance):
             notes.append(slow)
+        if self.model.hybrid:
+            notes.append(HYBRIDS_ARE_UNPROVEN)
         return tuple(notes)
 
     def _provenance(self, one_pass: bool, packed: int) -> dict[str, Any]:
@@ -128,6 +135,7 @@ class Call:
             **self.model.provenance,
             "protocol": self.protocol.model_dump(),
             "layout_version": LAYOUT_VERSION,
+            **({"thinking": "closed"} if self.protocol.chat_template and self.model.closes_thinking else {}),
             "one_pass": one_pass,
             "kernels": self.model.kernels if one_pass else self.model.stock_kernels,
             "packed": packed,

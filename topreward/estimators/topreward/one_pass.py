@@ -16,8 +16,9 @@ from topreward.estimators.shared.frames import FRAMES_AT_ONCE
 from topreward.estimators.topreward import prompts
 from topreward.estimators.topreward.call import Answers, Call
 from topreward.estimators.topreward.sight import Seen, Sight
+from topreward.qwen.delta import branch_points, longest_stretch
 from topreward.qwen.generation import describe
-from topreward.qwen.memory import USABLE, Load, available_bytes, estimate_bytes, packed, require
+from topreward.qwen.memory import USABLE, Load, available_bytes, estimate_bytes, fitting_points, packed, require
 from topreward.qwen.model import Features, QwenVL, Trunk
 from topreward.qwen.packing import pack
 
@@ -59,13 +60,14 @@ class Batch:
         trunk_features = Features.join([part for clip in seen for part in clip.trunk_parts])
         odd_features = Features.join([part for clip in seen for part in clip.odd_parts])
         del seen
-        trunk = self.model.prefill(pack([call.layout for call in self.calls]), trunk_features)
-        chunk = None
+        chunk = points = None
         if len(self.calls) == 1:
-            chunk = self._load(self.calls).branch_chunk
+            chunk, points = self._load(self.calls).branch_chunk, _points_at_once(self.calls[0], self.limit)
             if self.calls[0].describes:
+                trunk = self.model.prefill(pack([call.layout for call in self.calls]), trunk_features)
                 self.calls[0].described(_descriptions(self.calls[0], trunk, odd_features))
-        hidden = self.model.branch(pack([call.layout for call in self.calls]), trunk, odd_features, max_tokens=chunk)
+        passes = pack([call.layout for call in self.calls])
+        hidden = self.model.ask(passes, trunk_features, odd_features, max_tokens=chunk, points=points)
         answers = self.model.log_probs(hidden, self.calls[0].answers)
         return np.split(answers, np.cumsum([len(call.counts) for call in self.calls])[:-1])
 
@@ -116,7 +118,7 @@ def _descriptions(call: Call, trunk: Trunk, odd_features: Features) -> list[str 
     return [texts[-1]] * len(call.counts) if once else list(texts)
 
 
-def _load(call: Call, frames: int) -> Load:
+def _load(call: Call, frames: int, points_at_once: int | None = None) -> Load:
     """The sizes of a call whose clip has so many sampled frames."""
     layout = call.layout
     share = frames / call.schedule.indices.size
@@ -131,12 +133,29 @@ def _load(call: Call, frames: int) -> Load:
         scored=round(layout.scored.size * kept),
         frame_bytes=min(FRAMES_AT_ONCE, frames) * call.clip.height * call.clip.width * 3,
         mask_copies=call.model.mask_copies,
+        points=round(len(branch_points(layout.branches)) * kept),
+        points_at_once=points_at_once,
+        stretch=round(longest_stretch(layout.branches) * share / kept),
+    )
+
+
+def _points_at_once(call: Call, limit: int) -> int | None:
+    """How many branch points a hybrid keeps states for at once; None where the model keeps none."""
+    if not call.model.hybrid:
+        return None
+    frames, block = int(call.schedule.indices.size), 4 * call.cells
+    return fitting_points(
+        lambda points: estimate_bytes(call.model.model, _load(call, frames, points), block_patches=block),
+        len(branch_points(call.layout.branches)),
+        limit,
     )
 
 
 def _require_memory(call: Call, limit: int) -> None:
+    # Where a state for each branch point would not fit, they take turns: one at once is the least there must be.
+    fewest = 1 if call.model.hybrid else None
     require(
-        lambda frames: estimate_bytes(call.model.model, _load(call, frames), block_patches=4 * call.cells),
+        lambda frames: estimate_bytes(call.model.model, _load(call, frames, fewest), block_patches=4 * call.cells),
         int(call.schedule.indices.size),
         limit,
         sampling_fps=call.protocol.sampling_fps,

@@ -12,17 +12,25 @@ from topreward.config import Wording
 from topreward.errors import PromptError
 
 
-def question(wording: Wording, instruction: str, *, chat_template: bool = False, description: str | None = None) -> str:
+def question(
+    wording: Wording,
+    instruction: str,
+    *,
+    chat_template: bool = False,
+    description: str | None = None,
+    thinks: bool = False,
+) -> str:
     """All text after the video, up to the place where the answer is read.
 
-    With a `description` the description variant of the wording is used. Raises PromptError on an empty
-    instruction.
+    With a `description` the description variant of the wording is used. `thinks`: the checkpoint's chat template opens
+    a thought before the answer, which the wording closes. Raises PromptError on an empty instruction, and where a
+    thought is not closed.
     """
     if not instruction.strip():
         raise PromptError("the instruction is empty")
     template = wording.question if description is None else wording.described_question
     text = _fill(template, {"instruction": instruction, "description": description or ""})
-    return text + wording.chat_closing if chat_template else text
+    return text + _closing(wording, thinks) if chat_template else text
 
 
 def answers(wording: Wording, *, chat_template: bool = False) -> tuple[str, str]:
@@ -35,6 +43,17 @@ def answers(wording: Wording, *, chat_template: bool = False) -> tuple[str, str]
 def description_request(wording: Wording) -> str:
     """All text after the video when the model is asked for a description; always in the chat template."""
     return wording.description_request + wording.chat_closing
+
+
+def _closing(wording: Wording, thinks: bool) -> str:
+    if not thinks or "</think>" in wording.chat_closing:
+        return wording.chat_closing
+    if "</think>" not in wording.closed_thinking:
+        raise PromptError(
+            "this checkpoint's chat template opens a thought, so the next token is no answer: the wording's "
+            f"closed_thinking must close it, and is {wording.closed_thinking!r}"
+        )
+    return wording.chat_closing + wording.closed_thinking
 
 
 def _fill(template: str, values: dict[str, str]) -> str:
