@@ -136,7 +136,10 @@ def test_aliases() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "qwen2_5_vl"}, "model type 'qwen2_5_vl' is not supported; Qwen3-VL Instruct, Qwen3.5 and 3.6 checkpoints work"),
+        (
+            {"model_type": "qwen2_5_vl"},
+            "model type 'qwen2_5_vl' is not supported; Qwen3-VL Instruct, Qwen3.5 and 3.6 checkpoints work",
+        ),
         ({"text_config": {"layer_types": ["linear_attention", "full_attention"]}}, "linear_attention"),
         ({"text_config": {"use_sliding_window": True, "sliding_window": 128}}, "sliding-window"),
         ({"vision_config": {"patch_size": 14}}, "patch_size is 14"),
