@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +106,56 @@ def test_protocols_are_frozen() -> None:
         protocol.sampling_fps = 3.0
     assert protocol.sampling_fps == load_protocol("paper").sampling_fps
     assert isinstance(protocol, Protocol)
+
+
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in itertools.pairwise("abcdefghij")
+)
+NO_YAML = {
+    "laughs": LAUGHS,
+    "one alias": "a: &a 1\nb: *a\n",
+    "merge": "a: &a {x: 1}\nb:\n  <<: *a\n",
+    "deep": "[" * 100_000,
+    "deep maps": "{a: " * 100_000,
+    "month 13": "a: 2001-13-45\n",
+    "no integer": "a: !!int ''\n",
+    "no truth": "a: !!bool x\n",
+    "no number": "a: !!float x\n",
+    "digits": f"a: {'9' * 100_000}\n",
+    "code": "a: !!python/object/apply:os.system ['true']\n",
+    "unhashable": "? [a]\n: 1\n",
+    "binary": "a: !!binary '='\n",
+    "number for a key": "1: 2\n",
+    "long": f"a: {'x' * 9000}\n",
+    "latin": b"a: \xe9\n",
+}
+
+
+@pytest.mark.parametrize("name", NO_YAML)
+def test_files_that_are_no_protocol(tmp_path: Path, name: str) -> None:
+    text = NO_YAML[name]
+    path = tmp_path / "a.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    for load in (load_protocol, load_wording):
+        with pytest.raises(ConfigError) as caught:
+            load(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 1500
+
+
+def test_a_protocol_larger_than_its_limit_or_without_an_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"# {'x' * 2_000_000}\n")
+    with pytest.raises(ConfigError, match="TOPREWARD_MAX_YAML_BYTES"):
+        load_protocol(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ConfigError):
+        load_protocol(path)
+
+
+def test_wordings_hold_texts_of_a_bounded_length() -> None:
+    wording = load_wording("topreward").model_dump()
+    with pytest.raises(ConfigError, match=r"opening: .*TOPREWARD_MAX_INSTRUCTION"):
+        load_protocol("paper", wording=wording | {"opening": "x" * 9000})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -16,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from topreward.errors import ConfigError, nearest
+from topreward.files import read_text
 from topreward.limits import hold, hold_fps
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -144,12 +146,29 @@ def find_config(source: str | os.PathLike[str], folder: str = "") -> Path:
     return path
 
 
+# PyYAML's own, and what its constructors let through for `!!int`, `!!bool x`, a date of month 13, too deep a nesting.
+YAML_ERRORS = (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
+class _NoAliases(yaml.SafeLoader):
+    """Takes no `*alias`: ten lines of them stand for more values than fit into a machine."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, f"*{event.anchor}: aliases are not read", event.start_mark)
+        return super().compose_node(parent, index)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A yaml file that holds a mapping. Raises ConfigError otherwise."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: not readable as yaml ({' '.join(str(error).split())})") from error
+        data = yaml.load(read_text(path, error=ConfigError, most="max_yaml_bytes"), Loader=_NoAliases)
+    except ConfigError:
+        raise
+    except YAML_ERRORS as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"{path}: not readable as yaml ({why[:500]})") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds a {type(data).__name__}, want a mapping of keys")
     return data
@@ -159,6 +178,12 @@ def validate(model: type[Config], data: Mapping[str, Any], where: str) -> Config
     """Build a pydantic model; its complaints become one ConfigError line with the nearest key."""
     # yaml reads a bare `nan` as text and `.nan` as a float; both mean the word here.
     data = {k: "nan" if isinstance(v, float) and math.isnan(v) else v for k, v in data.items()}
+    if not all(isinstance(key, str) for key in data):
+        wrong = next(key for key in data if not isinstance(key, str))
+        raise ConfigError(f"{where}: the key {_short(wrong)} is no text")
+    for key, text in [*data.items(), *(data["wording"].items() if isinstance(data.get("wording"), dict) else ())]:
+        if isinstance(text, str):
+            hold("max_instruction", len(text), f"{where}: {key}")
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -172,4 +197,10 @@ def _complaint(model: type[BaseModel], error: Any) -> str:
         return f"unknown key '{key}'{nearest(key.rpartition('.')[2], fields)}"
     if error["type"] == "missing":
         return f"key '{key}' is missing"
-    return f"{key} is {error['input']!r}: {error['msg'].lower()}"
+    return f"{key} is {_short(error['input'])}: {error['msg'].lower()}"
+
+
+def _short(value: Any) -> str:
+    few = reprlib.Repr()
+    few.maxstring = few.maxother = 200
+    return few.repr(value)

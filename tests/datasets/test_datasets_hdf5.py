@@ -83,7 +83,7 @@ def test_cameras_flip_and_frame_rate(tmp_path: Path) -> None:
         DatasetError, match="'front' is not in this dataset; the cameras are agentview_rgb, eye_in_hand"
     ):
         open_dataset(uri, camera="front")
-    with pytest.raises(DatasetError, match="fps is 0"):
+    with pytest.raises(DatasetError, match="fps: 0 frames/s"):
         open_dataset(uri, fps=0)
 
 
@@ -183,7 +183,7 @@ def test_frames_are_read_when_asked_for(tmp_path: Path, monkeypatch: pytest.Monk
     clip.frames([4, 1])
     assert read == [[1, 4]]
     path.unlink()
-    with pytest.raises(DatasetError, match=r"d\.hdf5: cannot be read as HDF5"):
+    with pytest.raises(DatasetError, match=r"d\.hdf5: there is no such file"):
         clip.frames([0])
 
 
@@ -224,7 +224,7 @@ def test_defects(tmp_path: Path) -> None:
         del file["data/demo_2/obs/agentview_rgb"]
         file.create_dataset("data/demo_2/obs/agentview_rgb", shape=(10**12, 4, 4, 3), chunks=(1, 4, 4, 3), dtype="u1")
 
-    with pytest.raises(DatasetError, match="demo_2/obs/agentview_rgb: claims 1000000000000 frames"):
+    with pytest.raises(DatasetError, match=r"demo_2/obs/agentview_rgb: 1e\+12 frames"):
         opened("h.hdf5", endless)
     (tmp_path / "text.hdf5").write_text("no HDF5")
     with pytest.raises(DatasetError, match=r"text\.hdf5: cannot be read as HDF5"):

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl
 
 from topreward.errors import ConfigError, DatasetError, nearest
 from topreward.files import write_atomically
+from topreward.limits import hold
 from topreward.types import Clip, Episode
 
 DEFAULT_COUNT = 20
@@ -65,10 +66,14 @@ def open_demo(location: str) -> DemoSource:
             options[key] = _value(key, text, f"demo:{location}")
     if not options["count"]:
         raise DatasetError(f"demo:{location}: count is 0, want at least one episode")
+    hold("max_episodes", options["count"], f"demo:{location}: count", error=DatasetError)
     # Here, because the world and its painter are of no use to anyone who reads a dataset from disk.
-    from topreward.demo.draw import SIZE
+    from topreward.demo.draw import SIZE, SUPERSAMPLE
     from topreward.demo.episodes import CAMERA, demo_episodes
 
+    if "size" in options:  # drawn larger than it is shown
+        drawn = options["size"] * SUPERSAMPLE
+        hold("max_picture_pixels", drawn * drawn, f"demo:{location}: pictures drawn", error=DatasetError)
     try:
         episodes = demo_episodes(options.pop("count"), **options)
     except ConfigError as error:

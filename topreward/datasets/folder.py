@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from topreward.datasets.listing import read_listing
+from topreward.datasets.paths import kind_of, user_path, why
 from topreward.errors import DatasetError
 from topreward.types import Episode
 
@@ -41,7 +42,9 @@ def open_folder(
     root: str | None = None,
 ) -> FolderSource:
     """A listing, or a folder that holds one. `camera` keeps the rows with that value in their camera column."""
-    listing = _find_listing(Path(location).expanduser())
+    if not location:
+        raise DatasetError("folder: names no listing, want folder:<folder> or folder:<listing.csv>")
+    listing = _find_listing(user_path(location, where="folder:"))
     source = FolderSource(f"folder:{location}", read_listing(listing, root=root, instruction=instruction))
     if camera is None:
         return source
@@ -54,15 +57,23 @@ def open_folder(
 
 
 def _find_listing(location: Path) -> Path:
-    if location.is_file():
+    where = f"folder:{location}"
+    found = kind_of(location, where=where)
+    if found == "file":
         return location
-    if not location.is_dir():
+    if found is None:
         raise DatasetError(f"folder: there is no file or folder {str(location)!r}")
+    if found == "other":
+        raise DatasetError(f"{where}: not a regular file")
+    try:
+        names = [path.name for path in location.iterdir()]
+    except OSError as error:
+        raise DatasetError(f"{where}: the folder cannot be read ({why(error)})") from error
     for name in LISTINGS:
-        if (location / name).is_file():
+        if name in names:
             return location / name
-    found = sorted(path for path in location.iterdir() if path.suffix.lower() in (".csv", ".jsonl"))
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
-        raise DatasetError(f"{location}: want {' or '.join(LISTINGS)}, or one .csv or .jsonl file; found {names}")
-    return found[0]
+    listings = sorted(name for name in names if Path(name).suffix.lower() in (".csv", ".jsonl"))
+    if len(listings) != 1:
+        shown = ", ".join(listings[:20]) or "none"
+        raise DatasetError(f"{location}: want {' or '.join(LISTINGS)}, or one .csv or .jsonl file; found {shown}")
+    return location / listings[0]

@@ -6,7 +6,7 @@ index when a clip asks for them. What stands where in a file is `hdf5_layout`'s 
 
 from __future__ import annotations
 
-import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from topreward.datasets import hdf5_layout as layout
 from topreward.datasets.clips import side_by_side
-from topreward.datasets.paths import file_under
+from topreward.datasets.paths import file_under, kind_of, user_path
 from topreward.datasets.source import choose_cameras
 from topreward.errors import DatasetError, VideoError
+from topreward.limits import hold, hold_fps
 from topreward.types import Clip, Episode
 from topreward.video.pixels import check_size
 
@@ -96,7 +97,12 @@ class DemoLoader:
     flip_vertical: bool
 
     def __call__(self) -> Clip:
-        shapes = layout.with_demo(self.demo.file, self.demo.group, layout.image_shapes)
+        def look(group: h5py.Group) -> dict[str, tuple[int, int, int]]:
+            for camera in self.cameras:
+                layout.check_storage(group, camera)
+            return layout.image_shapes(group)
+
+        shapes = layout.with_demo(self.demo.file, self.demo.group, look)
         return side_by_side([self._view(camera, shapes.get(camera)) for camera in self.cameras], source=self.demo.name)
 
     def _view(self, camera: str, shape: tuple[int, int, int] | None) -> Clip:
@@ -145,16 +151,22 @@ def open_hdf5(
     `flip_vertical`: turn every frame upside down; LIBERO's own files store the bottom row first.
     `instruction_attribute`: see `hdf5_layout.instruction`. `instruction` replaces whatever the file says.
     """
-    if fps is not None and not (math.isfinite(fps) and fps > 0):
-        raise DatasetError(f"hdf5: fps is {fps}, want a positive number of frames/s")
-    path = Path(location).expanduser()
-    if path.is_file():
+    if not location:
+        raise DatasetError("hdf5: names no dataset, want hdf5:<file> or hdf5:<folder>")
+    if fps is not None:
+        hold_fps(fps, "hdf5: fps", error=DatasetError)
+    path, where = user_path(location, where="hdf5:"), f"hdf5:{location}"
+    kind = kind_of(path, where=where)
+    if kind == "file":
         files = {path.stem: path}
-    elif path.is_dir():
+    elif kind == "folder":
         files = _files_below(path)
+    elif kind == "other":
+        raise DatasetError(f"{where}: not a regular file")
     else:
         raise DatasetError(f"hdf5: there is no file or folder {location!r}")
     demos = [Demo(file, group, f"{name}/{group}") for name, file in files.items() for group in layout.demo_names(file)]
+    hold("max_episodes", len(demos), where, error=DatasetError)
     if not demos:
         raise DatasetError(f"{location}: there are no demonstrations (groups data/demo_0, … in .hdf5 files)")
 
@@ -188,7 +200,11 @@ def _choose(
 def _files_below(folder: Path) -> dict[str, Path]:
     """HDF5 files by their path within the folder, without the suffix."""
     files: dict[str, Path] = {}
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise DatasetError(f"hdf5:{folder}: no permission to read the folder")
     for file in sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES):
+        if kind_of(file, where=str(file)) == "folder":
+            continue
         relative = file.relative_to(folder)
         file_under(folder, relative.as_posix(), where=str(folder))
         name = relative.with_suffix("").as_posix()

@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
 
 from topreward.datasets.lerobot_info import INFO, Info
 from topreward.datasets.lerobot_places import Places, VideoPart, alone, find_places
+from topreward.datasets.messages import short
 from topreward.datasets.paths import fill_template
 from topreward.datasets.roots import Root
-from topreward.datasets.tables import column_names, json_lines, read_columns
+from topreward.datasets.tables import Kind, column_names, json_lines, read_columns
 from topreward.errors import DatasetError
+from topreward.limits import hold
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ def _read_v2(root: Root, info: Info, tasks: Mapping[int, str], cameras: Sequence
     for index, length in enumerate(lengths):
         if length < 0:  # the rows of every later episode would move
             raise DatasetError(f"{where}, episode {index}: length is {length}")
+        hold("max_frames", length, f"{where}, episode {index}: length", error=DatasetError)
         first_rows.append(first_rows[-1] + length)
     first_rows.pop()
     _check_total(lengths, lengths, info, where)
@@ -216,17 +218,16 @@ def _read_v3(root: Root, info: Info, tasks: Mapping[int, str], cameras: Sequence
         raise DatasetError(f"{where}: there are no files {_V3_PATTERN}")
     integers = [*_V3_INTEGERS, *(f"videos/{key}/{part}" for key in cameras for part in ("chunk_index", "file_index"))]
     times = [f"videos/{key}/{part}_timestamp" for key in cameras for part in ("from", "to")]
-    columns: dict[str, list[Any]] = {name: [] for name in [*integers, *times]}
+    kinds: dict[str, Kind] = dict.fromkeys(integers, "integers")
+    kinds |= dict.fromkeys(times, "floating-point seconds")
+    columns: dict[str, list[Any]] = {name: [] for name in kinds}
     if "tasks" in column_names(root.file(files[0]), f"{root.name}: {files[0]}"):
-        columns["tasks"] = []  # else, as for LeRobot, the rows' task indices say it
+        kinds["tasks"], columns["tasks"] = "lists of texts", []  # else, as for LeRobot, the rows' task indices say it
     for relative in files:
         place = f"{root.name}: {relative}"
-        table = read_columns(root.file(relative), list(columns), place)
+        table = read_columns(root.file(relative), kinds, place)
+        hold("max_episodes", len(columns["length"]) + table.num_rows, where, error=DatasetError)
         for name, values in columns.items():
-            kind = table.schema.field(name).type
-            wanted, fits = _expected(name, kind, integers, times)
-            if not fits:
-                raise DatasetError(f"{place}: the column {name} is {kind}, want {wanted}")
             values.extend(table[name].to_pylist())
     order = _index_order(columns["episode_index"], info, where)
     lengths, starts, ends = (columns[name] for name in ("length", "dataset_from_index", "dataset_to_index"))
@@ -256,18 +257,11 @@ def _video_file(info: Info, key: str, chunk: int, file: int, where: str) -> str:
     return fill_template(info.video_path, {"chunk_index": chunk, "file_index": file, "video_key": key}, where=where)
 
 
-def _expected(name: str, kind: pa.DataType, integers: Sequence[str], times: Sequence[str]) -> tuple[str, bool]:
-    if name in integers:
-        return "integers", pa.types.is_integer(kind)
-    if name in times:
-        return "floating-point seconds", pa.types.is_floating(kind)
-    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    return "lists of texts", listed and (
-        pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type)
-    )
-
-
 # -- what both share -------------------------------------------------------------------------------------------
+
+
+_MOST = 10**15
+"""Rows, files and the like: numbers that can still be added up in 64 bits."""
 
 
 def _index_order(indices: Sequence[Any], info: Info, where: str) -> list[int]:
@@ -302,12 +296,14 @@ def _check_total(lengths: Sequence[int], spans: Sequence[int], info: Info, where
 def _task_texts(value: Any, tasks: Mapping[int, str], where: str) -> tuple[str, ...]:
     """The episode's tasks as texts; some converters write indices in their place."""
     if not isinstance(value, list) or not all(isinstance(task, str | int) for task in value):
-        raise DatasetError(f"{where}: tasks is {value!r}, want a list of texts")
+        raise DatasetError(f"{where}: tasks is {short(value)}, want a list of texts")
     texts: list[str] = []
     for task in value:
         if isinstance(task, int):
             if task not in tasks:
-                raise DatasetError(f"{where}: task index {task} is not among the {len(tasks)} tasks of the dataset")
+                raise DatasetError(
+                    f"{where}: task index {short(task)} is not among the {len(tasks)} tasks of the dataset"
+                )
             task = tasks[task]
         if task not in texts:
             texts.append(task)
@@ -316,7 +312,9 @@ def _task_texts(value: Any, tasks: Mapping[int, str], where: str) -> tuple[str, 
 
 def _integer(value: Any, name: str, *, least: int | None = None) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
-        raise DatasetError(f"{name} is {value!r}, want an integer{'' if least is None else f', {least} or more'}")
+        raise DatasetError(f"{name} is {short(value)}, want an integer{'' if least is None else f', {least} or more'}")
+    if abs(value) > _MOST:
+        raise DatasetError(f"{name} is {short(value)}, want an integer below {_MOST}")
     return value
 
 
@@ -324,4 +322,5 @@ def _positive(value: Any, where: str) -> int:
     length = _integer(value, f"{where}: length")
     if length < 1:
         raise DatasetError(f"{where}: length is {length}, an episode needs at least one frame")
+    hold("max_frames", length, f"{where}: length", error=DatasetError)
     return length

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from topreward.datasets.clips import frames_at, open_video, side_by_side
@@ -21,13 +20,14 @@ from topreward.datasets.lerobot_episodes import EpisodeRecord
 from topreward.datasets.lerobot_images import ImageColumn, image_clip
 from topreward.datasets.lerobot_info import Camera
 from topreward.datasets.lerobot_places import hold_apart, hold_to_file
+from topreward.datasets.messages import one_line
 from topreward.datasets.roots import Root
-from topreward.datasets.tables import read_columns
+from topreward.datasets.tables import Kind, read_columns
 from topreward.errors import DatasetError, VideoError
 from topreward.types import Clip
 
 _INTEGER_COLUMNS = ("episode_index", "frame_index", "index", "task_index")
-_COLUMNS = [*_INTEGER_COLUMNS, "timestamp"]
+_COLUMNS: dict[str, Kind] = {**dict.fromkeys(_INTEGER_COLUMNS, "integers"), "timestamp": "floating-point seconds"}
 
 
 @dataclass(frozen=True)
@@ -132,23 +132,21 @@ def _check_tasks(indices: NDArray[np.int64], record: EpisodeRecord, tasks: Mappi
 
 
 def _columns(path: Path, where: str) -> Mapping[str, NDArray[Any]]:
-    state = path.stat()
     try:
+        state = path.stat()
         return _cached_columns(path, state.st_mtime_ns, state.st_size)
-    except DatasetError as error:
-        raise DatasetError(f"{where}: {error}") from error
+    except (DatasetError, OSError) as error:
+        raise DatasetError(f"{where}: {one_line(error)}") from error
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _cached_columns(path: Path, modified: int, size: int) -> Mapping[str, NDArray[Any]]:
     # modified, size: a file that was written anew is another file. In v3.0 hundreds of episodes share one.
     table = read_columns(path, _COLUMNS, path.name)
     columns: dict[str, NDArray[Any]] = {}
-    for name in _COLUMNS:
+    for name, wanted in _COLUMNS.items():
         column = table[name]
-        fits = pa.types.is_integer(column.type) if name in _INTEGER_COLUMNS else pa.types.is_floating(column.type)
-        if not fits or column.null_count:
-            wanted = "integers" if name in _INTEGER_COLUMNS else "floating-point seconds"
+        if column.null_count:
             raise DatasetError(f"the column {name} is {column.type} with {column.null_count} nulls, want {wanted}")
         columns[name] = column.to_numpy()
     return columns

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from topreward.datasets.messages import one_line
 from topreward.datasets.roots import Root
-from topreward.datasets.tables import PARQUET_ERRORS
+from topreward.datasets.tables import PARQUET_ERRORS, image_batch_rows
 from topreward.errors import DatasetError, VideoError
 from topreward.limits import hold
 from topreward.types import Clip
@@ -89,7 +89,8 @@ class ImageColumn:
 
     def _in_group(self, file: pq.ParquetFile, group: int, start: int, wanted: Sequence[int]) -> list[bytes]:
         found: list[bytes] = []
-        for batch in file.iter_batches(batch_size=_BATCH, row_groups=[group], columns=[self.key]):
+        rows = image_batch_rows(file, self.key, _BATCH, f"{self.source}, {self.file}")
+        for batch in file.iter_batches(batch_size=rows, row_groups=[group], columns=[self.key]):
             column = batch.column(0)
             here = [row - start for row in wanted if start <= row < start + len(batch)]
             found.extend(self._bytes_of(column[row].as_py(), row + start - self.first_row) for row in here)

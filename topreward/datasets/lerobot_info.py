@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from topreward.datasets.messages import one_line
+from topreward.datasets.messages import one_line, short
 from topreward.datasets.roots import Root
-from topreward.datasets.tables import json_lines, read_columns
+from topreward.datasets.tables import column_names, json_lines, read_columns
 from topreward.errors import DatasetError
+from topreward.files import read_text
+from topreward.limits import hold, hold_fps
 
 INFO = "meta/info.json"
 VERSIONS = ("v2.0", "v2.1", "v3.0")
@@ -72,17 +74,20 @@ def read_info(root: Root) -> Info:
     version = data.get("codebase_version")
     version = f"v{version}" if isinstance(version, str) and not version.startswith("v") else version
     if version not in VERSIONS:
-        raise DatasetError(f"{where}: codebase_version is {version!r}, readable are {', '.join(VERSIONS)}")
+        raise DatasetError(f"{where}: codebase_version is {short(version)}, readable are {', '.join(VERSIONS)}")
     fps = data.get("fps")
-    if isinstance(fps, bool) or not isinstance(fps, int | float) or not math.isfinite(fps) or fps <= 0:
-        raise DatasetError(f"{where}: fps is {fps!r}, want a positive number")
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < math.inf:
+        raise DatasetError(f"{where}: fps is {short(fps)}, want a positive number")
+    hold_fps(fps, f"{where}: fps", error=DatasetError)
     chunks_size = _count(data, "chunks_size", where, default=_DEFAULT_CHUNK)
     if not chunks_size:
         raise DatasetError(f"{where}: chunks_size is {chunks_size}, want a positive integer")
     data_path = data.get("data_path", _DEFAULT_DATA[int(version[1])])
     video_path = data.get("video_path")
     if not isinstance(data_path, str) or not isinstance(video_path, str | None):
-        raise DatasetError(f"{where}: data_path and video_path must be texts, got {data_path!r} and {video_path!r}")
+        raise DatasetError(
+            f"{where}: data_path and video_path must be texts, got {short(data_path)} and {short(video_path)}"
+        )
     cameras = _cameras(data.get("features"), where)
     if video_path is None and any(camera.kind == "video" for camera in cameras):
         raise DatasetError(f"{where}: there are video features, but no video_path")
@@ -135,13 +140,15 @@ def read_tasks(root: Root, info: Info) -> dict[int, str]:
     else:
         relative = "meta/tasks.parquet"
         where = f"{root.name}: {relative}"
-        table = read_columns(root.file(relative), None, where)
-        names = [name for name in ("task", "__index_level_0__") if name in table.column_names]
-        if not names or "task_index" not in table.column_names:
+        there = column_names(root.file(relative), where)
+        names = [name for name in ("task", "__index_level_0__") if name in there]
+        if not names or "task_index" not in there:
             raise DatasetError(
-                f"{where} has the columns {', '.join(table.column_names)}, want task_index and task "
+                f"{where} has the columns {', '.join(there[:40])}, want task_index and task "
                 "(or the text as the pandas index)"
             )
+        table = read_columns(root.file(relative), {"task_index": "integers", names[0]: "texts"}, where)
+        hold("max_episodes", table.num_rows, f"{where}: its tasks", error=DatasetError)
         indices, texts = table["task_index"].to_pylist(), table[names[0]].to_pylist()
         rows = [
             (index, text, f"{where}, row {row}") for row, (index, text) in enumerate(zip(indices, texts, strict=True))
@@ -149,7 +156,7 @@ def read_tasks(root: Root, info: Info) -> dict[int, str]:
     tasks: dict[int, str] = {}
     for index, text, place in rows:
         if isinstance(index, bool) or not isinstance(index, int) or not isinstance(text, str):
-            raise DatasetError(f"{place}: want an integer task_index and a text, got {index!r} and {text!r}")
+            raise DatasetError(f"{place}: want an integer task_index and a text, got {short(index)} and {short(text)}")
         if index in tasks:
             raise DatasetError(f"{place}: task_index {index} appears more than once")
         tasks[index] = text
@@ -158,13 +165,15 @@ def read_tasks(root: Root, info: Info) -> dict[int, str]:
 
 def _json(path: Path, where: str) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        return json.loads(read_text(path, error=DatasetError, name=where))
+    except DatasetError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{where}: not JSON ({one_line(error)})") from error
 
 
 def _count(data: Mapping[str, Any], key: str, where: str, default: int | None = None) -> int | None:
     value = data.get(key, default)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-        raise DatasetError(f"{where}: {key} is {value!r}, want an integer, 0 or more")
+        raise DatasetError(f"{where}: {key} is {short(value)}, want an integer, 0 or more")
     return value

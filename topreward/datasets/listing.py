@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,13 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from topreward.datasets.messages import one_line
+from topreward.datasets.messages import one_line, short
+from topreward.datasets.paths import kind_of, user_path
 from topreward.errors import DatasetError, VideoError
+from topreward.files import read_text
+from topreward.limits import hold, hold_fps
 from topreward.types import Clip, Episode, is_encodable
 from topreward.video import read_video
 
 REQUIRED = ("path", "instruction")
 OPTIONAL = ("success", "split", "id", "fps", "camera")
+
+MOST_COLUMNS = 1000
 
 _YES = ("true", "1", "yes", "success")
 _NO = ("false", "0", "no", "failure")
@@ -41,7 +47,8 @@ def read_listing(path: str | Path, *, root: str | Path | None = None, instructio
     """
     if instruction is not None and not instruction.strip():
         raise DatasetError(f"{path}: the instruction given for all rows is empty")
-    listing = _Listing(Path(path).expanduser(), None if root is None else Path(root).expanduser(), instruction)
+    limit = None if root is None else user_path(str(root), where="root=")
+    listing = _Listing(user_path(str(path), where="the listing "), limit, instruction)
     episodes: list[Episode] = []
     lines: dict[str, int] = {}
     for number, row in _rows(listing.file):
@@ -53,6 +60,7 @@ def read_listing(path: str | Path, *, root: str | Path | None = None, instructio
             )
         lines[episode.id] = number
         episodes.append(episode)
+        hold("max_episodes", len(episodes), listing.file, error=DatasetError)
     if not episodes:
         raise DatasetError(f"{listing.file}: lists no episodes")
     return episodes
@@ -67,36 +75,34 @@ def _rows(listing: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     reader = readers.get(listing.suffix.lower())
     if reader is None:
         raise DatasetError(f"{listing}: a listing is a .csv or a .jsonl file")
-    try:
-        yield from reader(listing)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{listing}: cannot be read ({one_line(error)})") from error
-
-
-def _csv_rows(listing: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     # utf-8-sig: spreadsheets put a byte order mark before the first column's name
-    with listing.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            header = [name.strip() for name in next(reader, [])]
-            repeated = next((name for name in header if header.count(name) > 1), None)
-            if repeated is not None:
-                raise DatasetError(f"{listing}, line 1: the column {repeated!r} appears more than once")
-            _check_columns(header, f"{listing}, line 1")
-            for values in reader:
-                if not values:
-                    continue
-                if len(values) != len(header):
-                    raise DatasetError(
-                        f"{listing}, line {reader.line_num}: {len(values)} fields, the header names {len(header)}"
-                    )
-                yield reader.line_num, dict(zip(header, values, strict=True))
-        except csv.Error as error:
-            raise DatasetError(f"{listing}, line {reader.line_num}: {one_line(error)}") from error
+    yield from reader(listing, read_text(listing, error=DatasetError, encoding="utf-8-sig"))
+
+
+def _csv_rows(listing: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        _check_columns(header, f"{listing}, line 1")
+        repeated = next((name for name in header if header.count(name) > 1), None)
+        if repeated is not None:
+            raise DatasetError(f"{listing}, line 1: the column {repeated!r} appears more than once")
+        for values in reader:
+            if not values:
+                continue
+            if len(values) != len(header):
+                raise DatasetError(
+                    f"{listing}, line {reader.line_num}: {len(values)} fields, the header names {len(header)}"
+                )
+            yield reader.line_num, dict(zip(header, values, strict=True))
+    except csv.Error as error:
+        raise DatasetError(f"{listing}, line {reader.line_num}: {one_line(error)}") from error
 
 
 def _check_columns(names: Sequence[str], where: str) -> None:
     """A slip of the pen (`Path`, `sucess`) must not turn a known column into an unknown one."""
+    if len(names) > MOST_COLUMNS:  # each is looked at, in each row of a .jsonl
+        raise DatasetError(f"{where}: {len(names)} columns, want {MOST_COLUMNS} at most")
     known = REQUIRED + OPTIONAL
     for name in names:
         if name not in known:
@@ -104,23 +110,25 @@ def _check_columns(names: Sequence[str], where: str) -> None:
             if alike and alike[0] not in names:
                 raise DatasetError(f"{where}: unknown column {name!r} (did you mean {alike[0]!r}?)")
     if "path" not in names:
-        raise DatasetError(f"{where}: the column 'path' is missing; there are {', '.join(names) or 'none'}")
+        raise DatasetError(f"{where}: the column 'path' is missing; there are {one_line(', '.join(names) or 'none')}")
 
 
-def _jsonl_rows(listing: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with listing.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"{listing}, line {number}"
-            try:
-                row = json.loads(line, object_pairs_hook=_no_repeats)
-            except (ValueError, RecursionError) as error:
-                raise DatasetError(f"{where}: not JSON ({one_line(error)})") from error
-            if not isinstance(row, dict):
-                raise DatasetError(f"{where}: holds a {type(row).__name__}, want an object")
+def _jsonl_rows(listing: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    seen: set[tuple[str, ...]] = set()
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{listing}, line {number}"
+        try:
+            row = json.loads(line, object_pairs_hook=_no_repeats)
+        except (ValueError, RecursionError) as error:
+            raise DatasetError(f"{where}: not JSON ({one_line(error)})") from error
+        if not isinstance(row, dict):
+            raise DatasetError(f"{where}: holds a {type(row).__name__}, want an object")
+        if tuple(row) not in seen:
             _check_columns(list(row), where)
-            yield number, row
+            seen = {tuple(row), *seen} if len(seen) < 100 else seen
+        yield number, row
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -185,19 +193,20 @@ def _text(row: Mapping[str, Any], column: str, where: str) -> str | None:
     if column == "id" and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        raise DatasetError(f"{where}: {column} is {value!r}, want a text")
+        raise DatasetError(f"{where}: {column} is {short(value)}, want a text")
+    hold("max_instruction", len(value), f"{where}: {column}", error=DatasetError)
     if not is_encodable(value):
-        raise DatasetError(f"{where}: {column} {value!a} holds what is no character")
+        raise DatasetError(f"{where}: {column} {value[:200]!a} holds what is no character")
     return value.strip() or None
 
 
 def _success(value: Any, where: str) -> bool | None:
     if value is None or value == "":
         return None
-    word = str(value).strip().lower()
+    word = str(value).strip().lower() if isinstance(value, str | int) else ""
     if word in _YES or word in _NO:
         return word in _YES
-    raise DatasetError(f"{where}: success is {value!r}, want one of {', '.join(_YES + _NO)}, or nothing")
+    raise DatasetError(f"{where}: success is {short(value)}, want one of {', '.join(_YES + _NO)}, or nothing")
 
 
 def _fps(value: Any, where: str) -> float | None:
@@ -205,10 +214,11 @@ def _fps(value: Any, where: str) -> float | None:
         return None
     try:
         fps = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         fps = math.nan
     if not math.isfinite(fps) or fps <= 0:
-        raise DatasetError(f"{where}: fps is {value!r}, want a positive number of frames/s")
+        raise DatasetError(f"{where}: fps is {short(value)}, want a positive number of frames/s")
+    hold_fps(fps, f"{where}: fps", error=DatasetError)
     return fps
 
 
@@ -223,9 +233,14 @@ class VideoLoader:
     name: str
 
     def __call__(self) -> Clip:
-        if not self.path.exists():
+        try:
+            kind = kind_of(self.path, where=str(self.path))
+            entries = sorted(self.path.iterdir()) if kind == "folder" else []
+        except (DatasetError, OSError) as error:
+            raise VideoError(f"{self.name}: {one_line(error)}") from error
+        if kind is None:
             raise VideoError(f"{self.name}: the video {self.path} is missing")
-        for image in self.path.iterdir() if self.path.is_dir() else ():
+        for image in entries:
             try:
                 inside = image.resolve().is_relative_to(self.limit)
             except (OSError, RuntimeError) as error:

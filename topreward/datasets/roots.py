@@ -6,13 +6,14 @@ the hub are downloaded when they are asked for. Knows nothing of what the files 
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from topreward.datasets.messages import one_line
-from topreward.datasets.paths import file_under, plain_relative
+from topreward.datasets.messages import one_line, short
+from topreward.datasets.paths import file_under, kind_of, plain_relative, readable_file, user_path
 from topreward.errors import DatasetError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
@@ -49,8 +50,10 @@ class LocalRoot:
 
     def file(self, relative: str) -> Path:
         path = file_under(self.folder, relative, where=self.name)
-        if not path.is_file():
+        where = f"{self.name}: the file {short(relative)}"
+        if kind_of(path, where=where) is None:
             raise DatasetError(f"{self.name}: the file {relative} is missing")
+        readable_file(path, where=where)
         return path
 
     def meta_files(self, pattern: str) -> list[str]:
@@ -98,12 +101,15 @@ def open_root(location: str, *, revision: str | None = None) -> Root:
     """
     if not location:
         raise DatasetError("lerobot: names no dataset, want lerobot:<folder> or lerobot:<owner>/<name>")
-    folder = Path(location).expanduser()
-    if folder.is_dir():
+    folder = user_path(location, where="lerobot:")
+    found = kind_of(folder, where=f"lerobot:{location}")
+    if found == "folder":
+        if not os.access(folder, os.R_OK | os.X_OK):
+            raise DatasetError(f"lerobot:{location}: no permission to read the folder")
         if revision is not None:
             raise DatasetError(f"{location} is a local folder, it has no revision {revision!r}")
         return LocalRoot(folder)
-    if folder.exists():
+    if found is not None:
         raise DatasetError(f"{location} is a file, want the dataset's folder (the one that holds meta/info.json)")
     if not _HUB_ID.fullmatch(location):
         raise DatasetError(f"there is no folder {location!r}, and a hub id looks like owner/name")

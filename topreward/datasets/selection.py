@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 
+from topreward.datasets.messages import short
 from topreward.errors import DatasetError
 
 _PART = re.compile(r"(?P<one>[0-9]{1,12})|(?P<start>[0-9]{0,12}):(?P<stop>[0-9]{0,12})(:(?P<step>[0-9]{1,12}))?")
@@ -21,26 +22,30 @@ def parse_episodes(episodes: str | Iterable[int], count: int) -> list[int]:
     In the order given. Every number must exist among `count` episodes: a range that reaches past the end is an
     error, not a shorter range. Raises DatasetError on that, on a repeated number, and on anything else.
     """
-    numbers: list[int] = []
+    numbers: dict[int, None] = {}  # not a list: "0:1000000,0:1000000,…" must not fill the memory
+
+    def add(number: int) -> None:
+        if number in numbers:
+            raise DatasetError(f"episodes={short(episodes)} asks for episode {number} more than once")
+        numbers[number] = None
+
     if isinstance(episodes, str):
         for part in episodes.split(","):
-            numbers.extend(_parse_part(part.strip(), episodes, count))
+            for number in _parse_part(part.strip(), episodes, count):
+                add(number)
     else:
         for number in episodes:
             # numpy integers are welcome, booleans and 3.0 are not
             if isinstance(number, bool) or not hasattr(number, "__index__"):
                 raise DatasetError(f"episodes holds {number!r}, want integers")
-            numbers.append(int(number))
+            add(int(number))
     outside = [number for number in numbers if not 0 <= number < count]
     if outside:
         have = f"has episodes 0..{count - 1}" if count else "has no episodes"
         raise DatasetError(f"episodes={episodes!r} asks for episode {outside[0]}, the dataset {have}")
-    if len(set(numbers)) != len(numbers):
-        repeated = next(number for number in numbers if numbers.count(number) > 1)
-        raise DatasetError(f"episodes={episodes!r} asks for episode {repeated} more than once")
     if not numbers:
         raise DatasetError(f"episodes={episodes!r} asks for no episode at all")
-    return numbers
+    return list(numbers)
 
 
 def _parse_part(part: str, whole: str, count: int) -> Iterable[int]:

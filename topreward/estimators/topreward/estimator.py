@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import torch
 
@@ -100,7 +100,7 @@ class TOPReward:
         per prefix. Returns Curves in nats. Raises PromptError, VideoError, ConfigError, MemoryLimitError.
         """
         protocol = load_protocol(protocol or self.default_protocol)
-        instructions = [instruction] if isinstance(instruction, str) else list(instruction)
+        instructions = list(instruction) if isinstance(instruction, list | tuple) else [cast(str, instruction)]
         if not instructions:
             return []
         call = Call(self.model, clip, instructions, protocol)
@@ -111,7 +111,7 @@ class TOPReward:
         else:
             answers = prefix_by_prefix(call)
         curves = call.curves(answers, one_pass=one_pass)
-        return curves[0] if isinstance(instruction, str) else curves
+        return curves if isinstance(instruction, list | tuple) else curves[0]
 
     def score_many(
         self,
