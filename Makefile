@@ -3,6 +3,7 @@
 # make check         what a change must pass: format, lint, types, tests
 # make bench         the CPU benchmark behind the README's cost table
 # make lock          choose the newest versions anew and write them to tests/locks/
+# make fuzz          thousands of broken inputs: each must be read, or refused by name
 # make test-latest   all tests with the newest version of everything, locked or not
 # make test-lowest   all tests with the lowest versions that pyproject.toml allows
 # make test-lerobot  all tests beside LeRobot 0.6.1, in one environment of Python 3.12
@@ -73,6 +74,13 @@ demo: install
 test: install $(OLD_VENV)/.installed $(RABC_VENV)/.installed browser
 	$(BIN)/python $(PYTEST) tests
 	$(OLD_VENV)/bin/python $(PYTEST) $(OLD_TESTS)
+
+# Broken inputs by the thousand: make fuzz FUZZ=5000. Each is made from its number; FUZZ_FIRST begins elsewhere.
+FUZZ ?= 1000
+FUZZ_FIRST ?= 0
+.PHONY: fuzz
+fuzz: install
+	TOPREWARD_FUZZ=$(FUZZ) TOPREWARD_FUZZ_FIRST=$(FUZZ_FIRST) $(BIN)/python $(PYTEST) --timeout=0 tests/test_fuzz.py
 
 lint: install
 	$(BIN)/ruff format --check .
