@@ -109,12 +109,8 @@ class EpisodeRows:
 
 def episode_rows(measured: Measured, plan: Plan) -> EpisodeRows:
     """All rows of an episode. Where it failed as a whole, each estimator has one row, with the error."""
-    rows = []
-    for estimator in plan.rows:
-        for control in plan.shown(estimator):
-            found = reading(measured, plan, estimator, control)
-            if found is not None:
-                rows.append(_row(measured, estimator, control, found))
+    shown = [(estimator, control) for estimator in plan.rows for control in plan.shown(estimator)]
+    rows = [row for row in (row_of(measured, plan, *which) for which in shown) if row is not None]
     seconds: dict[str, dict[str, float]] = {}
     made: dict[str, str] = {}
     for r in measured.readings:
@@ -136,6 +132,12 @@ def episode_rows(measured: Measured, plan: Plan) -> EpisodeRows:
         seconds,
         made,
     )
+
+
+def row_of(measured: Measured, plan: Plan, estimator: str, control: str) -> Row | None:
+    """One estimator's row of one control; None where the episode has none."""
+    found = reading(measured, plan, estimator, control)
+    return None if found is None else _row(measured, estimator, control, found)
 
 
 def _notes(measured: Measured) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from topreward.evaluation.rows import Row, episode_rows
+from topreward.evaluation.rows import Row, row_of
 from topreward.jobs.derive import as_share, reading
 from topreward.jobs.episode import Measured
 from topreward.jobs.plan import FROZEN, REAL, Plan
@@ -70,13 +70,8 @@ class Kept:
 
 def keep(measured: Measured, plan: Plan, estimator: str) -> Kept:
     """One estimator's part of a measured episode."""
-    # With controls on, so that a frozen curve has a row wherever it was measured: in an evaluation, or as a sample.
-    rows = {
-        row.control: row
-        for row in episode_rows(measured, Plan((estimator,), True, plan.seed)).rows
-        if row.estimator == estimator
-    }
-    real = rows.get(REAL) or _missing(measured, estimator)
+    real = row_of(measured, plan, estimator, REAL) or _missing(measured, estimator)
+    frozen = row_of(measured, plan, estimator, FROZEN)
     kept = Kept(
         measured.id,
         measured.instruction,
@@ -84,7 +79,7 @@ def keep(measured: Measured, plan: Plan, estimator: str) -> Kept:
         measured.split,
         measured.place,
         replace(real, pool=None),
-        replace(rows[FROZEN], pool=None) if FROZEN in rows else None,
+        None if frozen is None else replace(frozen, pool=None),
     )
     found = reading(measured, plan, estimator, REAL)
     if found is None or found.curve is None:
