@@ -19,6 +19,9 @@ MOST_ANCHORS = 6
 
 MOST_TO_LOOK_AT = 10
 
+MOST_REASONS = 2
+"""Of an episode; all of them are in review.jsonl."""
+
 
 def show_labels(console: Console, labels: Labels) -> None:
     """All but the audit."""
@@ -101,7 +104,7 @@ def _review_table(labels: Labels) -> Table:
     table.add_column("instruction", overflow="fold")
     table.add_column("why", overflow="fold")
     for kept, facts in labels.first_to_look_at()[:MOST_TO_LOOK_AT]:
-        table.add_row(escape(kept.id), escape(kept.instruction), escape("; ".join(facts.reasons)))
+        table.add_row(escape(kept.id), escape(kept.instruction), escape("; ".join(facts.reasons[:MOST_REASONS])))
     return table
 
 
