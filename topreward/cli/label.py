@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from topreward.cli.job import JobOptions, score_episodes
+from topreward.cli.report import check_page, draw_run, say
 from topreward.cli.terminal import err, out
 from topreward.errors import ConfigError, TopRewardError
 from topreward.files import check_target
@@ -82,6 +83,8 @@ def label(options: LabelOptions) -> int:
     from topreward import evaluation
     from topreward.evaluation.results import write_results
 
+    if options.report:
+        check_page(options.report)
     options = replace(options, output=options.output or Path("results/labels") / _name(options))
     names = evaluation.parse_estimators(options.estimators)
     inputs, skipped = options.inputs().pinned()
@@ -96,6 +99,9 @@ def label(options: LabelOptions) -> int:
         if skipped:
             out.print(f"{len(skipped)} episodes without an instruction were left out")
         _derive(folder.path, names, options.labels, options.seed, options.calibration_split)
+        written = draw_run(folder.path, inputs, options.report, options.max_inline_mb) if options.report else None
+    if written:
+        say(written)
     return 1 if run.failed else 0
 
 

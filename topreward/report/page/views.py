@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from topreward.errors import CurveError
 from topreward.jobs.derive import as_share, log_odds
+from topreward.labels.signals import horizon_advantages
 from topreward.rewards import dense_rewards, progress
 from topreward.types import Curve
 
@@ -68,16 +69,11 @@ def views(estimator: str, curve: Curve, fps: float, *, odds: bool = True) -> dic
         "progress": own,
         "dense_reward": dense_rewards(own),
     }
-    spread = curve.to_frames(own)
+    everywhere = curve.to_frames(own)
     for seconds in HORIZONS_SECONDS:
-        out[f"advantage_{seconds:g}"] = gain(spread, round(seconds * fps))[curve.prefix_lengths - 1]
+        ahead = horizon_advantages(everywhere, max(1, round(seconds * fps)))
+        out[f"advantage_{seconds:g}"] = ahead[curve.prefix_lengths - 1]
     return out
-
-
-def gain(values: Values, frames: int) -> Values:
-    """(T,) the value `frames` later minus the value now; near the end, the last value minus the value now."""
-    ahead = np.minimum(np.arange(values.size) + max(frames, 1), values.size - 1)
-    return np.asarray(values[ahead] - values, dtype=np.float64)
 
 
 def defined(found: Mapping[str, Values | None]) -> dict[str, Values]:
