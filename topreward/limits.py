@@ -38,6 +38,7 @@ LIMITS = {
     "max_array_bytes": Limit(2 * GIB, "bytes", "one array, chunk, picture or row group, decoded"),
     "max_picture_pixels": Limit(2**26, "px", "height times width of a picture or a frame"),
     "max_episodes": Limit(1_000_000, "episodes", "episodes of one dataset or listing"),
+    "max_decode_seconds": Limit(600, "seconds", "decoding one episode in a decoder process"),
     "max_text_bytes": Limit(64 * 2**20, "bytes", "one JSON or listing file as it lies on disk"),
     "max_yaml_bytes": Limit(2**20, "bytes", "one YAML file as it lies on disk; its reader takes seconds a megabyte"),
 }

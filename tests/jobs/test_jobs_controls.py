@@ -13,8 +13,8 @@ from scorers import Bright, bright_clip, episodes
 from topreward.errors import ConfigError, VideoError
 from topreward.evaluation import Plan, parse_estimators
 from topreward.jobs.controls import backwards, frozen, other_instructions, time_index
-from topreward.jobs.episode import frames_needed, measure
-from topreward.jobs.frames import Remembered
+from topreward.jobs.frames import Remembered, read_footage
+from topreward.jobs.measure import frames_needed, measure
 from topreward.types import Clip, Curve
 
 
@@ -41,20 +41,21 @@ def test_frozen_and_reversed_keep_the_times() -> None:
 
 def test_chosen_frames_are_decoded_once() -> None:
     clip, asked = counted(bright_clip(range(20)))
-    remembered = Remembered(clip, np.array([3, 9, 0, 9]))
+    remembered = Remembered(read_footage(clip, [(None, np.array([3, 9, 0, 9]))]), clip.frames)
     assert asked == [[0, 3, 9]]
     for indices in ([9, 0], [3, 3, 3], [0, 3, 9]):
         np.testing.assert_array_equal(remembered.clip.frames(indices)[:, 0, 0, 0], indices)
-    assert (asked, remembered.decoded, remembered.note) == ([[0, 3, 9]], 3, None)
+    assert (asked, remembered.decoded, remembered.footage.note) == ([[0, 3, 9]], 3, None)
     np.testing.assert_array_equal(remembered.clip.frames([3, 4])[:, 0, 0, 0], [3, 4])  # 4 was not announced
     assert asked[1:] == [[4]]
 
 
 def test_too_many_frames_are_not_kept_and_the_result_says_so() -> None:
     clip, asked = counted(bright_clip(range(20)))
-    remembered = Remembered(clip, np.arange(20), limit_bytes=19 * 4 * 6 * 3)
-    assert remembered.note is not None
-    assert "decoded anew" in remembered.note
+    footage = read_footage(clip, [(None, np.arange(20))], limit_bytes=19 * 4 * 6 * 3)
+    remembered = Remembered(footage, clip.frames)
+    assert footage.note is not None
+    assert "decoded anew" in footage.note
     np.testing.assert_array_equal(remembered.clip.frames([3, 4])[:, 0, 0, 0], [3, 4])
     np.testing.assert_array_equal(remembered.clip.frames([3])[:, 0, 0, 0], [3])
     assert asked[-2:] == [[3, 4], [3]]
@@ -67,7 +68,7 @@ def test_an_episode_is_decoded_in_one_go_for_all_estimators_and_controls() -> No
     plan = Plan(("topreward", "debiased", "gvl"))
     measured = measure(episode, {"topreward": Bright(), "gvl": Bright()}, plan, "task 1")
     assert measured.failed is None
-    assert asked == [frames_needed(clip, Bright(), plan, "topreward", "e").tolist()]
+    assert asked == [frames_needed(clip, Bright().frames(clip), plan, "topreward", "e").tolist()]
     assert measured.decoded_frames == len(asked[0])
     assert [(r.base, r.control) for r in measured.readings] == [
         ("topreward", "real"),

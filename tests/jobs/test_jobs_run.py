@@ -19,7 +19,8 @@ from places import SUPPORT
 from scorers import Bright, Crashes, Load, bright_clip, broken, episodes, missing
 from topreward.errors import ConfigError, CurveError, DatasetError, TopRewardError, VideoError
 from topreward.evaluation import EvalRun, Folder, ModelSetup, Plan, evaluate, summarise
-from topreward.jobs.episode import Measured, measure
+from topreward.jobs.episode import Measured
+from topreward.jobs.measure import measure
 from topreward.jobs.scorers import device_of
 from topreward.types import Clip, Episode
 

@@ -11,7 +11,8 @@ import pytest
 
 from scorers import Answers, Bright, bright_clip, episodes
 from topreward.evaluation import Plan
-from topreward.jobs.episode import Measured, evenly_spaced, measure
+from topreward.jobs.episode import Measured, evenly_spaced
+from topreward.jobs.measure import measure
 from topreward.jobs.plan import FROZEN, REAL
 from topreward.types import Clip, Episode
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from topreward.errors import VideoError
 from topreward.evaluation import Scorer
+from topreward.jobs.frames import Recipe
 from topreward.types import Clip, Curve, Episode
 
 PREFIXES = 6
@@ -89,6 +90,13 @@ class Bright:
                 make_curve(clip, text, np.log(share), log_prob_true=np.log(share), log_prob_false=np.log1p(-share))
             )
         return out
+
+
+class Foretold(Bright):
+    """Tells what it looks at, so that others may decode ahead of it."""
+
+    def recipe(self) -> Recipe:
+        return Recipe(self.frames)
 
 
 class Clock:

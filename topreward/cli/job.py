@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from topreward.cli.bar import Bar
 from topreward.cli.episodes import EpisodeOptions
-from topreward.cli.options import ModelOptions, ProtocolOptions
-from topreward.cli.terminal import progress_bar
+from topreward.cli.options import EngineOptions, ModelOptions, ProtocolOptions
 from topreward.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ class JobOptions(EpisodeOptions):
     protocol: tyro.conf.OmitArgPrefixes[ProtocolOptions] = field(default_factory=ProtocolOptions)
     gvl_protocol: str = "auto"
     """gvl, gvl-paper, or a yaml file of your own; auto: gvl, or gvl-demo for the demo checkpoint."""
-    num_workers: int = 1
-    """Processes, each with a model of its own; they take the GPUs in turn."""
+    engine: tyro.conf.OmitArgPrefixes[EngineOptions] = field(default_factory=EngineOptions)
     output: Path | None = None
     """A folder for all that is found, the curves too; where it has some, the run goes on."""
     report: Path | None = None
@@ -88,12 +87,11 @@ def score_episodes(
         settings["gvl_examples"] = inputs.describe_examples()
     runs: list[EvalRun] = []
     try:
-        with progress_bar() as progress:
-            task = progress.add_task("loading", total=None)
+        with Bar() as bar:
 
             def started(run: EvalRun) -> None:
                 runs.append(run)
-                progress.update(task, description="scoring", total=len(run.planned))
+                bar.started(run)
 
             return evaluation.evaluate(
                 share(setup) if share else setup,
@@ -101,10 +99,10 @@ def score_episodes(
                 plan,
                 folder,
                 settings=settings,
-                workers=options.num_workers,
+                engine=options.engine.load(),
                 fail_fast=options.fail_fast,
                 on_start=started,
-                on_done=lambda _: progress.advance(task),
+                on_done=bar.done,
             )
     finally:  # what was computed is kept, also when the run is interrupted
         if runs and runs[0].done:

@@ -1,4 +1,4 @@
-"""Options that commands share, in the words of a command line: which model, which protocol.
+"""Options that commands share, in the words of a command line: which model, which protocol, how it is carried out.
 
 Out come the objects that a command works with; nothing runs here.
 """
@@ -16,6 +16,7 @@ from topreward.config import Protocol, load_protocol
 
 if TYPE_CHECKING:
     from topreward.estimators.topreward import TOPReward
+    from topreward.jobs.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -69,3 +70,21 @@ class ProtocolOptions:
         chosen = {k: v for k, v in dataclasses.asdict(self).items() if v is not None and v is not False}
         name = chosen.pop("protocol")
         return load_protocol(auto if name == "auto" else name, **chosen)
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How many episodes are carried out at once, and where; none of it decides a number."""
+
+    batch_size: int | None = None
+    """Most clips (a control is one) that share the model's passes; by default as many as it has use and room for."""
+    num_workers: int = 1
+    """Processes, each with a model of its own; they take the GPUs in turn."""
+    decode_workers: int | None = None
+    """Processes per model that decode ahead of it; 0: none, by default as there are cores."""
+
+    def load(self) -> Engine:
+        """Raises ConfigError."""
+        from topreward.jobs.engine import Engine
+
+        return Engine(workers=self.num_workers, decoders=self.decode_workers, batch_size=self.batch_size)

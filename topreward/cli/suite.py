@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from topreward.cli.eval import EvalOptions, measure
-from topreward.cli.options import ModelOptions, ProtocolOptions
+from topreward.cli.options import EngineOptions, ModelOptions, ProtocolOptions
 from topreward.cli.terminal import err, out
 from topreward.errors import DatasetError
 
@@ -34,8 +34,7 @@ class SuiteOptions:
     protocol: tyro.conf.OmitArgPrefixes[ProtocolOptions] = field(default_factory=ProtocolOptions)
     gvl_protocol: str = "auto"
     """gvl, gvl-paper, or a yaml file of your own; auto: gvl, or gvl-demo for the demo checkpoint."""
-    num_workers: int = 1
-    """Processes, each with a model of its own; they take the GPUs in turn."""
+    engine: tyro.conf.OmitArgPrefixes[EngineOptions] = field(default_factory=EngineOptions)
     output: Path = Path("results/suite")
     """A folder; each dataset gets one in it, and a run goes on where it stopped."""
     fail_fast: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -51,7 +50,7 @@ class SuiteOptions:
                 opened[name] = (opened[name],)
         if "revision" in opened:
             opened["dataset_revision"] = opened.pop("revision")
-        shared = ("estimators", "controls", "model", "protocol", "gvl_protocol", "num_workers", "fail_fast")
+        shared = ("estimators", "controls", "model", "protocol", "gvl_protocol", "engine", "fail_fast")
         return EvalOptions(
             dataset=dataset.uri,
             **{name: getattr(self, name) for name in shared},

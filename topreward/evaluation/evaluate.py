@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from topreward.evaluation.rows import EpisodeRows, episode_rows
+from topreward.jobs.engine import Engine
 from topreward.jobs.episode import Measured
 from topreward.jobs.folder import Folder
 from topreward.jobs.plan import Plan
@@ -25,6 +26,7 @@ def evaluate(
     folder: Folder,
     *,
     settings: Mapping[str, Any] | None = None,
+    engine: Engine | None = None,
     workers: int = 1,
     fail_fast: bool = False,
     on_start: Callable[[EvalRun], None] | None = None,
@@ -47,6 +49,7 @@ def evaluate(
         record=record,
         is_done=lambda rows: rows.error is None,
         settings=settings,
+        engine=engine,
         workers=workers,
         fail_fast=fail_fast,
         on_start=on_start,

@@ -11,32 +11,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from topreward.jobs.plan import TIME_INDEX
 from topreward.types import Clip, Curve, Episode
+from topreward.video.ready import remapped
 
 
 def frozen(clip: Clip) -> Clip:
     """The first frame at every time of the clip."""
-
-    def decode(indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return np.repeat(clip.frames([0]), indices.size, axis=0)
-
-    return replace(clip, decode=decode, source=f"{clip.source} (frozen)")
+    return remapped(clip, np.zeros_like, source=f"{clip.source} (frozen)")
 
 
 def backwards(clip: Clip) -> Clip:
     """Frame i is frame T-1-i; the times stay as they are."""
     last = clip.num_frames - 1
-
-    def decode(indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return clip.frames(last - indices)
-
-    return replace(clip, decode=decode, source=f"{clip.source} (reversed)")
+    return remapped(clip, lambda indices: last - indices, source=f"{clip.source} (reversed)")
 
 
 def other_instructions(episodes: Sequence[Episode], seed: int = 0) -> list[str | None]:

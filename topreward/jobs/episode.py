@@ -1,27 +1,19 @@
-"""One episode, measured: the curves of all scorers, of the real video and of its controls.
+"""What was read from one episode: the curves of all scorers, of the real video and of its controls.
 
-In go an Episode, scorers and a plan; out comes a Measured, which saves and loads itself. What fails is in it, with
-its error; only `reraise` stops. Decodes the video once. Knows nothing of other episodes, of tables or of files.
+A Measured holds them, and saves and loads itself; what failed is in it, with its error. Here too is what an Episode
+says of itself. Runs nothing, and knows nothing of tables or of files.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topreward.errors import CurveError, DatasetError, TopRewardError
-from topreward.jobs import controls
-from topreward.jobs.frames import LIMIT_BYTES, Remembered
-from topreward.jobs.identity import stamp
-from topreward.jobs.plan import FROZEN, FROZEN_OTHER, OTHER, REAL, REVERSED, Plan
-from topreward.jobs.scorers import Scorer
-from topreward.provenance import software
 from topreward.types import Clip, Curve, Episode, expect
 
 MEASURED_FORMAT = 1
@@ -58,7 +50,9 @@ class Reading:
     curve: Curve | None
     error: str | None
     seconds: float
-    """Wall time without decoding, s. Curves made in one call share its time by their tokens."""
+    """Wall time, s; without decoding, and without resizing where that is done ahead. Curves made in one call share its
+    time by their tokens, and so do clips that share passes: padding is everyone's, and a frozen video bears the part
+    of its tokens although most of it is not seen again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,68 +138,6 @@ class Measured:
                 raise CurveError(f"{name} is of {per_frame.size} frames, the episode of {self.num_frames}")
 
 
-def measure(
-    episode: Episode,
-    scorers: Mapping[str, Scorer],
-    plan: Plan,
-    other: str | None = None,
-    *,
-    reraise: bool = False,
-    limit_bytes: int = LIMIT_BYTES,
-) -> Measured:
-    """Score an episode with every scorer. `other`: the instruction that stands in as a control.
-
-    An error becomes part of the result, whatever its type, unless `reraise`. `limit_bytes`: most decoded pixels
-    that are kept for the scorers to share.
-    """
-    known = Measured(
-        id=episode.id,
-        instruction=episode.instruction,
-        other_instruction=other if plan.controls else None,
-        success=episode.success,
-        split=episode.split,
-        place=place(episode),
-        software=software(),
-    )
-    try:
-        clip = episode.clip()
-        read_from = stamp(episode)  # not before: some clips are written to their file when they are first opened
-        progress = true_progress(episode, clip)
-        wanted = [frames_needed(clip, scorers[base], plan, base, episode.id) for base in plan.bases]
-        remembered = Remembered(clip, np.concatenate(wanted), limit_bytes=limit_bytes)
-    except Exception as failure:
-        if reraise:
-            raise
-        return _with(known, error=describe_error(failure))
-    readings: list[Reading] = []
-    notes = [remembered.note] if remembered.note else []
-    for base in plan.bases:
-        reader = _Reader(base, scorers[base], episode.id, remembered, reraise, notes)
-        readings += reader.read(_calls(remembered.clip, known, plan, base))
-    return _with(
-        known,
-        num_frames=clip.num_frames,
-        decode_seconds=remembered.seconds,
-        decoded_frames=remembered.decoded,
-        readings=tuple(readings),
-        progress=progress,
-        notes=tuple(notes),
-        stamp=read_from,
-        frame_times=None if evenly_spaced(clip.pts_seconds) else clip.pts_seconds,
-    )
-
-
-def frames_needed(clip: Clip, scorer: Scorer, plan: Plan, base: str, episode_id: str) -> NDArray[np.int64]:
-    """Raw frames that the real video and its controls show a scorer."""
-    sampled = np.asarray(scorer.frames(clip), dtype=np.int64)
-    parts = [sampled]
-    if plan.controls:
-        parts.append(clip.num_frames - 1 - sampled)
-    if plan.needs_frozen(base, episode_id):
-        parts.append(np.zeros(1, dtype=np.int64))
-    return np.unique(np.concatenate(parts))
-
-
 def true_progress(episode: Episode, clip: Clip) -> NDArray[np.float64] | None:
     """(T,) what the episode says, where it fits its clip. Raises DatasetError where it does not."""
     if episode.progress is None:
@@ -245,87 +177,6 @@ def describe_error(failure: BaseException) -> str:
     return text if isinstance(failure, TopRewardError) else f"unexpected {type(failure).__name__}: {text}"
 
 
-@dataclass(frozen=True)
-class _Call:
-    """A clip, the instructions that share its pass, and what their curves are."""
-
-    clip: Clip
-    texts: tuple[str, ...]
-    names: tuple[str, ...]
-
-
-def _calls(clip: Clip, episode: Measured, plan: Plan, base: str) -> list[_Call]:
-    """What a scorer is asked."""
-    own: tuple[str, ...] = (episode.instruction,)
-    both = own if episode.other_instruction is None else (*own, episode.other_instruction)
-    calls = [_Call(clip, both, (REAL, OTHER)[: len(both)])]
-    if plan.needs_frozen(base, episode.id):
-        # Only `debiased` takes the frozen curve of the other instruction.
-        texts = both if plan.debiases(base) else own
-        calls.append(_Call(controls.frozen(clip), texts, (FROZEN, FROZEN_OTHER)[: len(texts)]))
-    if plan.controls:
-        calls.append(_Call(controls.backwards(clip), own, (REVERSED,)))
-    return calls
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """A scorer at work on one episode."""
-
-    base: str
-    scorer: Scorer
-    episode_id: str
-    remembered: Remembered
-    reraise: bool
-    notes: list[str]
-    """Gets what a careful reader must know."""
-
-    def read(self, calls: list[_Call]) -> list[Reading]:
-        """All readings: together where the scorer can, one call after the other where it cannot, or where that fails,
-        so that each has its own error."""
-        together = getattr(self.scorer, "score_together", None)
-        if together is not None and len(calls) > 1:
-            shown = [(call.clip, call.texts) for call in calls]
-            try:
-                return self._timed(calls, partial(together, shown, episode_id=self.episode_id))
-            except Exception as failure:
-                # The error's own words are of this episode; as a note it would be another one for every episode.
-                self.notes.append(f"{self.base} was asked one after the other: together, {type(failure).__name__}")
-        readings = []
-        for call in calls:
-            start = self._clock()
-            try:
-                readings += self._timed([call], partial(self._alone, call))
-            except Exception as failure:
-                if self.reraise:
-                    raise
-                seconds = (self._clock() - start) / len(call.names)
-                readings += [Reading(self.base, name, None, describe_error(failure), seconds) for name in call.names]
-        return readings
-
-    def _alone(self, call: _Call) -> list[list[Curve]]:
-        return [self.scorer.score(call.clip, call.texts, episode_id=self.episode_id)]
-
-    def _timed(self, calls: list[_Call], score: Callable[[], list[list[Curve]]]) -> list[Reading]:
-        """The readings of calls that are made at once; they share the time."""
-        start = self._clock()
-        found = score()
-        seconds = self._clock() - start
-        for call, curves in zip(calls, found, strict=True):
-            if len(curves) != len(call.texts):
-                raise CurveError(f"{self.base} gave {len(curves)} curves for {len(call.texts)} instructions")
-        names = [name for call in calls for name in call.names]
-        named = [c.with_values(c.values, c.unit, episode_id=self.episode_id) for curves in found for c in curves]
-        return [
-            Reading(self.base, name, curve, None, seconds * share)
-            for name, curve, share in zip(names, named, shares(named), strict=True)
-        ]
-
-    def _clock(self) -> float:
-        """s; stands still while frames are decoded again, which is not the scorer's time."""
-        return time.perf_counter() - self.remembered.seconds
-
-
 def shares(curves: Sequence[Curve]) -> list[float]:
     """What part of a shared call each curve stands for, by tokens; the first one bears what all of them needed."""
     tokens = [curve.provenance.get("tokens", {}) for curve in curves]
@@ -335,7 +186,3 @@ def shares(curves: Sequence[Curve]) -> list[float]:
         return [1 - part * (len(curves) - 1), *[part] * (len(curves) - 1)]
     counts = [sum(t.values()) for t in tokens]
     return [n / sum(counts) for n in counts] if all(counts) else [1 / len(curves)] * len(curves)
-
-
-def _with(measured: Measured, **changes: Any) -> Measured:
-    return Measured(**(vars(measured) | changes))

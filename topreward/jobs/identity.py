@@ -21,8 +21,8 @@ from topreward.video import read_video
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja")
 """Weights, configuration and tokenizer."""
 
-OF_ONE_VIDEO = ("video", "tokens", "descriptions", "answer", "stopped", "failure", "order")
-"""What provenance says of one video, and not of how the estimator works."""
+OF_ONE_VIDEO = ("video", "tokens", "packed", "descriptions", "answer", "stopped", "failure", "order")
+"""What provenance says of one video (and of those that shared its pass), and not of how the estimator works."""
 
 
 def stamp(episode: Episode) -> dict[str, Any]:

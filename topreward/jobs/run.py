@@ -11,19 +11,21 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from topreward.errors import ConfigError, DatasetError, TopRewardError
 from topreward.files import json_text
-from topreward.jobs.controls import other_instructions
-from topreward.jobs.episode import Measured, describe_error, measure
+from topreward.jobs.engine import Engine, Pace
+from topreward.jobs.episode import Measured
 from topreward.jobs.folder import Folder
+from topreward.jobs.here import Here, Task
 from topreward.jobs.identity import stamp
 from topreward.jobs.plan import Plan
 from topreward.jobs.scorers import LoadScorers
-from topreward.jobs.workers import Task, over_workers
+from topreward.jobs.workers import Processes
 from topreward.types import Episode
 
 OpenEpisodes = Callable[[], Sequence[Episode]]
@@ -37,7 +39,8 @@ class Run(Generic[Record]):
 
     planned: tuple[str, ...]
     """Ids of all episodes, in the dataset's order."""
-    workers: int
+    engine: Engine
+    """How it is carried out."""
     settings: dict[str, Any] = field(repr=False)
     """What decides the numbers: plan, dataset and model."""
     resumed: int = 0
@@ -48,6 +51,8 @@ class Run(Generic[Record]):
     """Wall time of this run, loading included, s."""
     done: dict[int, Record] = field(default_factory=dict, repr=False)
     """By position in `planned`; of failed episodes too."""
+    pace: Pace = field(default_factory=Pace)
+    """What this run has done and waited for."""
     undone: set[int] = field(default_factory=set, repr=False)
     """Positions of those that failed: they are tried again when the run is repeated."""
 
@@ -55,6 +60,11 @@ class Run(Generic[Record]):
     def episodes(self) -> list[Record]:
         """What is done, in the dataset's order."""
         return [self.done[position] for position in sorted(self.done)]
+
+    @property
+    def workers(self) -> int:
+        """Processes with a model each."""
+        return self.engine.workers
 
     @property
     def failed(self) -> int:
@@ -71,6 +81,7 @@ def run_job(
     record: Callable[[Measured], Record],
     is_done: Callable[[Record], bool],
     settings: Mapping[str, Any] | None = None,
+    engine: Engine | None = None,
     workers: int = 1,
     fail_fast: bool = False,
     on_start: Callable[[Run[Record]], None] | None = None,
@@ -78,8 +89,9 @@ def run_job(
 ) -> Run[Record]:
     """Measure all episodes that the folder does not hold yet.
 
-    `load`, `open_episodes`: called once in this process, or once in each of several `workers` (then they must
-    pickle). `record`: what is kept in memory of a measured episode, whose curves lie in the folder; `is_done`: whether
+    `load`, `open_episodes`: called once in this process, or once in each of the engine's workers (then they must
+    pickle). `engine`: how it is carried out, by default one episode after the other, by so many `workers`.
+    `record`: what is kept in memory of a measured episode, whose curves lie in the folder; `is_done`: whether
     a record needs no further try. `settings`: what else decides the numbers: model, protocol, dataset; the folder
     refuses to go on under others. An episode whose video file was replaced since is measured again. `fail_fast`: raise
     the first episode's error, with its id, as a TopRewardError instead of going on. `on_start` gets the Run before
@@ -87,12 +99,11 @@ def run_job(
     Raises TopRewardError where nothing can go on: no model, another run's folder, all workers dead; or where what was
     kept does not lie in the folder in the end: that is not among what is done.
     """
-    if workers < 1:
-        raise ConfigError(f"num_workers is {workers}, want at least 1")
+    engine = engine or Engine(workers=workers)
     start = time.perf_counter()
     episodes = open_episodes()
     _refuse_repeated(episodes)
-    run: Run[Record] = Run(tuple(e.id for e in episodes), workers, _settings(settings, plan, episodes))
+    run: Run[Record] = Run(tuple(e.id for e in episodes), engine, _settings(settings, plan, episodes))
     folder.open(run.settings)
     if on_start:
         on_start(run)
@@ -118,9 +129,8 @@ def run_job(
             keep(position, kept)
     lost: list[str] = []
     try:
-        if pending:
-            task = Task(load, open_episodes, plan, fail_fast)
-            results = _here(task, episodes, pending) if workers == 1 else over_workers(task, episodes, pending, workers)
+        task = Task(load, open_episodes, plan, fail_fast, engine)
+        with closing(_measured(task, episodes, pending, run.pace)) as results:
             for position, measured in results:
                 folder.write(measured)
                 keep(position, record(measured))
@@ -157,17 +167,25 @@ def _labelled(folder: Folder, episode: Episode) -> Measured | None:
     return today
 
 
-def _here(task: Task, episodes: Sequence[Episode], pending: Sequence[int]) -> Iterator[tuple[int, Measured]]:
-    """Measure in this process."""
-    scorers = task.scorers(0, 1)
-    others = other_instructions(episodes, task.plan.seed)
-    for position in pending:
-        episode = episodes[position]
-        try:
-            measured = measure(episode, scorers, task.plan, others[position], reraise=task.fail_fast)
-        except Exception as failure:
-            raise TopRewardError(f"episode {episode.id}: {describe_error(failure)}") from failure
-        yield position, measured
+def _measured(
+    task: Task, episodes: Sequence[Episode], pending: Sequence[int], pace: Pace
+) -> Generator[tuple[int, Measured], None, None]:
+    """Measure the episodes at `pending` positions; results come as they are done. `pace` is kept up to date."""
+    if not pending:
+        return
+    if task.engine.workers == 1:
+        with Here(task, episodes) as here:
+            for position, measured in here.measured(iter(pending)):
+                pace.add(here.pace())
+                pace.frames += measured.decoded_frames
+                yield position, measured
+        return
+    processes = Processes(task, episodes, min(task.engine.workers, len(pending)))
+    processes.pace = pace
+    with closing(processes.measured(iter(pending))) as results:
+        for position, measured in results:
+            pace.frames += measured.decoded_frames
+            yield position, measured
 
 
 def _refuse_repeated(episodes: Sequence[Episode]) -> None:

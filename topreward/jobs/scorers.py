@@ -6,6 +6,7 @@ loads those that this package has; it travels to worker processes by pickle, mod
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,20 +20,26 @@ from topreward.config import Protocol as ScoringProtocol
 from topreward.errors import ConfigError
 from topreward.estimators.gvl.prompts import even_frames
 from topreward.estimators.gvl.protocol import GVLProtocol
+from topreward.jobs.frames import Recipe
 from topreward.jobs.identity import model_files
 from topreward.sampling import make_schedule
 from topreward.types import Clip, Curve, Episode
+from topreward.video.ready import Resize
 
 if TYPE_CHECKING:
     from topreward.estimators.gvl import GVL
     from topreward.estimators.topreward import TOPReward
+    from topreward.estimators.topreward.together import Outcome, Shown
 
 
 class Scorer(Protocol):
     """Anything that makes Curves.
 
-    One that is cheaper on several clips at once also has `score_together(shown, *, episode_id)`: clips of one episode,
-    each with its instructions, in; a list of Curves for each of them out, as `score` would make them.
+    More is welcome, and not asked for. `score_together(shown, *, episode_id)`: cheaper on several clips of one episode,
+    each with its instructions; a list of Curves for each comes out, as `score` would make them. `score_all(shown, *,
+    batch_size, clock)`: the same for clips of whatever episodes, as `together.score_together` has it; with it goes
+    `share(clip)`, about which part of a full pass a clip is. `recipe()`: a `frames.Recipe` that pickles, so that
+    another process may decode and resize ahead of the scorer.
     """
 
     def frames(self, clip: Clip) -> NDArray[np.int64]:
@@ -54,10 +61,47 @@ class TOPRewardScorer:
     protocol: ScoringProtocol
 
     def frames(self, clip: Clip) -> NDArray[np.int64]:
-        return make_schedule(clip.pts_seconds, clip.fps, self.protocol).indices
+        return sampled(self.protocol, clip)
+
+    def recipe(self) -> Recipe:
+        return Recipe(partial(sampled, self.protocol), resizing(self.protocol, self.estimator.model.device.type))
 
     def score(self, clip: Clip, instructions: Sequence[str], *, episode_id: str) -> list[Curve]:
         return self.estimator.score(clip, list(instructions), protocol=self.protocol)
+
+    def score_all(
+        self, shown: Shown, *, batch_size: int | None = None, clock: Callable[[], float] = time.perf_counter
+    ) -> list[Outcome]:
+        return self.estimator.score_together(shown, protocol=self.protocol, batch_size=batch_size, clock=clock)
+
+    def share(self, clip: Clip) -> float:
+        return self.estimator.share_of_pass(clip, self.protocol)
+
+
+def sampled(protocol: ScoringProtocol, clip: Clip) -> NDArray[np.int64]:
+    """Raw frames that a protocol shows."""
+    return make_schedule(clip.pts_seconds, clip.fps, protocol).indices
+
+
+def evenly(count: int, clip: Clip) -> NDArray[np.int64]:
+    """Raw frames that GVL shows: `count` evenly spread ones, and the first as an anchor."""
+    return np.union1d([0], even_frames(clip.num_frames, count))
+
+
+def resizing(protocol: ScoringProtocol | GVLProtocol, device: str) -> Callable[[Clip], Resize] | None:
+    """How frames may be resized ahead on the CPU: only where that is where they would be resized anyway.
+
+    On a GPU, `keep_aspect` is the GPU's own arithmetic: it gets the frames as decoded.
+    """
+    if device != "cpu" and protocol.resize != "square":
+        return None
+    return partial(_resize, protocol)
+
+
+def _resize(protocol: ScoringProtocol | GVLProtocol, clip: Clip) -> Resize:
+    from topreward.qwen.pixels import resize_of
+
+    return resize_of(clip, protocol.resize, protocol.frame_pixels)
 
 
 @dataclass(frozen=True)
@@ -70,7 +114,12 @@ class GVLScorer:
     """Shown in context, with their percentages."""
 
     def frames(self, clip: Clip) -> NDArray[np.int64]:
-        return np.union1d([0], even_frames(clip.num_frames, self.protocol.num_frames))
+        return evenly(self.protocol.num_frames, clip)
+
+    def recipe(self) -> Recipe:
+        return Recipe(
+            partial(evenly, self.protocol.num_frames), resizing(self.protocol, self.estimator.model.device.type)
+        )
 
     def score(self, clip: Clip, instructions: Sequence[str], *, episode_id: str) -> list[Curve]:
         return self.score_together([(clip, instructions)], episode_id=episode_id)[0]

@@ -1,7 +1,7 @@
-"""Episodes over several processes: one model each, one episode at a time.
+"""Episodes over several processes: one model each, and its decoders.
 
-In goes a task that pickles; out come (position, Measured) as they are done. Workers write no file: what they measure
-goes back through a pipe. One that dies takes its episode with it, as an error; the others go on.
+In go positions as they become known; out come (position, Measured) as they are done. Workers write no file: what they
+measure goes back through a pipe. When one dies, another takes its place; the episode at which two died is an error.
 """
 
 from __future__ import annotations
@@ -9,120 +9,162 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from operator import length_hint
 from typing import Any
 
-from topreward.errors import ConfigError, DatasetError, TopRewardError
-from topreward.jobs.controls import other_instructions
-from topreward.jobs.episode import Measured, describe_error, measure
-from topreward.jobs.plan import Plan
-from topreward.jobs.scorers import LoadScorers, Scorer
+from topreward.errors import DatasetError, TopRewardError
+from topreward.jobs.engine import Pace
+from topreward.jobs.episode import Measured, describe_error
+from topreward.jobs.here import Here, Task
 from topreward.types import Episode
 
 
-@dataclass(frozen=True)
-class Task:
-    """What a process needs to measure any episode."""
-
-    load: LoadScorers
-    open_episodes: Callable[[], Sequence[Episode]]
-    plan: Plan
-    fail_fast: bool = False
-
-    def scorers(self, worker: int, workers: int) -> Mapping[str, Scorer]:
-        """Load them. Raises ConfigError where one that the plan needs is not among them."""
-        loaded = self.load(worker, workers)
-        if missing := [base for base in self.plan.bases if base not in loaded]:
-            raise ConfigError(f"no scorer is loaded for {', '.join(missing)}; there are {', '.join(loaded) or 'none'}")
-        return loaded
-
-
-@dataclass
+@dataclass(eq=False)
 class _Worker:
+    number: int
     process: BaseProcess
     pipe: Connection
-    busy_with: int | None = None
+    given: list[int] = field(default_factory=list)
+    """Positions that it has, in order."""
+    at: list[int] = field(default_factory=list)
+    """Those that it is scoring."""
+    ready: bool = False
+    alone: bool = False
+    """Whether it has one episode at which another worker died."""
+    asking: bool = False
+    """Whether it waits to be told what is next."""
 
 
-def over_workers(
-    task: Task, episodes: Sequence[Episode], pending: Sequence[int], workers: int
-) -> Iterator[tuple[int, Measured]]:
-    """Measure the episodes at `pending` positions in up to `workers` processes; results come as they are done.
+class Processes:
+    """Up to `workers` processes at work. Use `measured` to its end, or close it: afterwards there are none."""
 
-    Raises TopRewardError where a model cannot be loaded, or where all workers died.
-    """
-    # spawn: a forked child inherits threads and GPU contexts that do not survive it
-    context = multiprocessing.get_context("spawn")
-    waiting = deque(pending)
-    count = min(workers, len(waiting))
-    running: list[_Worker] = []
-    try:
-        for number in range(count):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, task, number, count), daemon=True)
-            process.start()
-            theirs.close()  # so that its death is the end of the pipe
-            running.append(_Worker(process, ours))
-        while running:
-            ready = wait([w.pipe for w in running])
-            for worker in [w for w in running if w.pipe in ready]:
-                yield from _hear(worker, episodes)
-                if not worker.pipe.closed and waiting:
-                    _give(worker, waiting)
-                elif worker.busy_with is None:
-                    _dismiss(worker)
-                    running.remove(worker)
-        if waiting:
-            raise TopRewardError(f"all {count} workers died; {len(waiting)} episodes are left")
-    finally:
-        for worker in running:
+    def __init__(self, task: Task, episodes: Sequence[Episode], workers: int) -> None:
+        # spawn: a forked child inherits threads and GPU contexts that do not survive it
+        self._context = multiprocessing.get_context("spawn")
+        # Of errors that end a run, the one that hears of them all makes an end: a worker says what it met.
+        self.task = replace(task, fail_fast=False)
+        self.episodes, self.count = episodes, workers
+        self.pace = Pace()
+        self._running: list[_Worker] = []
+        self._again: deque[int] = deque()
+        """Positions that a dead worker had."""
+        self._suspects: deque[int] = deque()
+        """Those at which one died: they are scored alone."""
+        self._deaths: Counter[int] = Counter()
+
+    def measured(self, positions: Iterator[int]) -> Generator[tuple[int, Measured], None, None]:
+        """Measure the episodes at these positions; results come as they are done.
+
+        Raises TopRewardError where a model cannot be loaded, or where workers die before they have loaded one.
+        """
+        try:
+            for number in range(self.count):
+                self._running.append(self._start(number))
+            while self._running:
+                ready = wait([w.pipe for w in self._running])
+                for worker in [w for w in self._running if w.pipe in ready]:
+                    yield from self._hear(worker)
+                for worker in [w for w in self._running if w.asking]:
+                    self._answer(worker, positions)
+        finally:
+            self._close()
+
+    def _start(self, number: int) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        # Not a daemon: it has decoders of its own. The end of its pipe is what ends it.
+        process = self._context.Process(target=_work, args=(theirs, self.task, number, self.count))
+        process.start()
+        theirs.close()  # so that its death is the end of the pipe
+        return _Worker(number, process, ours)
+
+    def _hear(self, worker: _Worker) -> Iterator[tuple[int, Measured]]:
+        """What a worker says, or that it is dead."""
+        try:
+            kind, said = worker.pipe.recv()
+        except (EOFError, OSError):
+            yield from self._mourn(worker)
+            return
+        if kind == "failed":
+            raise TopRewardError(said)
+        if kind == "ready":
+            if said != [e.id for e in self.episodes]:
+                raise DatasetError("the dataset has other episodes when it is opened again; is it being written?")
+            worker.ready = True
+        elif kind == "more":
+            worker.asking = True
+        elif kind == "at":
+            worker.at = said
+        else:
+            position, measured, pace = said
+            worker.given.remove(position)
+            worker.at = [p for p in worker.at if p != position]
+            worker.alone = worker.alone and bool(worker.given)
+            self.pace.add(pace)
+            yield position, measured
+
+    def _answer(self, worker: _Worker, positions: Iterator[int]) -> None:
+        """Tell a worker that asks: a position; that it is to finish what it has; or that it may go."""
+        answer: Any = "finish"
+        if worker.alone:
+            pass
+        elif self._suspects:
+            if not worker.given:
+                answer, worker.alone = self._suspects.popleft(), True
+        elif self._again:
+            answer = self._again.popleft()
+        # Few are left: none is to have many while another has nothing.
+        elif not worker.given or len(worker.given) < length_hint(positions, 1 << 30) / (2 * self.count):
+            answer = next(positions, "finish")
+        if answer == "finish" and not worker.given:
+            if any(w.given for w in self._running) or self._suspects:
+                return  # what another has may come back; it is told when that is done
+            answer = None
+        worker.asking = False
+        if isinstance(answer, int):
+            worker.given.append(answer)
+        with suppress(OSError):  # it has just died: the end of its pipe is heard next
+            worker.pipe.send(answer)
+        if answer is None:
+            worker.pipe.close()
+            _end(worker.process, patience=10)
+            self._running.remove(worker)
+
+    def _mourn(self, worker: _Worker) -> Iterator[tuple[int, Measured]]:
+        """A worker is dead: what it had goes to others, the episode at which it died alone and once."""
+        _end(worker.process)
+        worker.pipe.close()
+        place = self._running.index(worker)
+        if not worker.ready:
+            del self._running[place]
+            if not any(w.ready for w in self._running):
+                left = f"; {len(self._again) + len(self._suspects)} episodes are left" if self._again else ""
+                status = worker.process.exitcode
+                raise TopRewardError(f"a worker died before it had loaded its model (exit status {status}){left}")
+            return
+        at = worker.at or worker.given[:1]
+        for position in at:
+            self._deaths[position] += 1
+            if self._deaths[position] == 2 and len(at) == 1:
+                e = self.episodes[position]
+                error = f"the process that scored it died with exit status {worker.process.exitcode}"
+                yield position, Measured(e.id, e.instruction, success=e.success, split=e.split, error=error)
+            else:
+                self._suspects.append(position)
+        self._again.extend(p for p in worker.given if p not in at)
+        self._running[place] = self._start(worker.number)
+
+    def _close(self) -> None:
+        for worker in self._running:
             worker.pipe.close()  # idle ones leave by themselves
-        for worker in running:
+        for worker in self._running:
             _end(worker.process)
-
-
-def _hear(worker: _Worker, episodes: Sequence[Episode]) -> Iterator[tuple[int, Measured]]:
-    """What a worker says: that it is ready, an episode's result, or nothing more."""
-    try:
-        kind, said = worker.pipe.recv()
-    except (EOFError, OSError):
-        worker.process.join()
-        worker.pipe.close()
-        position, worker.busy_with = worker.busy_with, None
-        if position is not None:
-            e = episodes[position]
-            error = f"the process that scored it died with exit status {worker.process.exitcode}"
-            yield position, Measured(e.id, e.instruction, success=e.success, split=e.split, error=error)
-        return
-    if kind == "failed":
-        raise TopRewardError(said)
-    if kind == "ready":
-        if said != [e.id for e in episodes]:
-            raise DatasetError("the dataset has other episodes when it is opened again; is it being written?")
-        return
-    position, worker.busy_with = worker.busy_with, None
-    assert position is not None
-    yield position, said
-
-
-def _give(worker: _Worker, waiting: deque[int]) -> None:
-    position = waiting.popleft()
-    worker.busy_with = position
-    with suppress(OSError):  # it has just died: the end of its pipe is heard next, the episode becomes an error
-        worker.pipe.send(position)
-
-
-def _dismiss(worker: _Worker) -> None:
-    if not worker.pipe.closed:
-        with suppress(OSError):
-            worker.pipe.send(None)
-        worker.pipe.close()
-    _end(worker.process, patience=10)
+        self._running.clear()
 
 
 def _end(process: BaseProcess, patience: float = 0.5) -> None:
@@ -135,7 +177,7 @@ def _end(process: BaseProcess, patience: float = 0.5) -> None:
 
 
 def _work(pipe: Connection, task: Task, number: int, workers: int) -> None:
-    """A worker's life: load, then measure what it is given until it is given nothing."""
+    """A worker's life: load, then measure what it is given until it is told to go."""
     for heard_by_parent in ("SIGINT", "SIGHUP"):  # which then ends us
         if hasattr(signal, heard_by_parent):
             signal.signal(getattr(signal, heard_by_parent), signal.SIG_IGN)
@@ -144,16 +186,29 @@ def _work(pipe: Connection, task: Task, number: int, workers: int) -> None:
     def say(kind: str, said: Any) -> None:
         pipe.send((kind, said))
 
+    going = True
+
+    def given() -> Iterator[int]:
+        nonlocal going
+        while True:
+            say("more", None)
+            answer = pipe.recv()
+            if not isinstance(answer, int):
+                going = answer is not None
+                return
+            yield answer
+
     try:
         try:
             episodes = task.open_episodes()
-            scorers = task.scorers(number, workers)
-            others = other_instructions(episodes, task.plan.seed)
+            here = Here(task, episodes, number, workers, at=lambda group: say("at", group))
         except Exception as failure:
             say("failed", describe_error(failure))
             return
-        say("ready", [e.id for e in episodes])
-        while (position := pipe.recv()) is not None:
-            say("done", measure(episodes[position], scorers, task.plan, others[position]))
+        with here:
+            say("ready", [e.id for e in episodes])
+            while going:
+                for position, measured in here.measured(given()):
+                    say("done", (position, measured, here.pace()))
     except (EOFError, OSError):
         return  # the parent is gone

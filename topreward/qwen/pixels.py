@@ -11,6 +11,7 @@ resizes once, in float, on the model's device.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from torch.nn.functional import interpolate
 
 from topreward.errors import VideoError
 from topreward.sampling import TEMPORAL_PATCH
+from topreward.types import Clip
+from topreward.video.ready import Resize, shown_as
 
 PATCH = 16
 MERGE = 2
@@ -68,6 +71,31 @@ def aspect_size(height: int, width: int, frame_pixels: int) -> Size:
 def token_grid(size: Size) -> Size:
     """(height, width) px → visual tokens per block."""
     return size[0] // CELL, size[1] // CELL
+
+
+def resize_of(clip: Clip, how: Literal["square", "keep_aspect"], frame_pixels: int) -> Resize:
+    """How a clip's frames are resized; one way for all its prefixes. Raises VideoError as `aspect_size`."""
+    size = square_size() if how == "square" else aspect_size(clip.height, clip.width, frame_pixels)
+    return Resize(how, *size)
+
+
+def frames_of(clip: Clip, indices: NDArray[np.int64], resize: Resize) -> NDArray[np.uint8]:
+    """(N, h, w, 3): resized where somebody has done so ahead, else as decoded. For `shown`. Raises VideoError."""
+    return (shown_as(clip, resize) or clip.frames)(indices)
+
+
+def shown(clip: Clip, frames: NDArray[np.uint8], resize: Resize, device: torch.device | str = "cpu") -> Tensor:
+    """What `frames_of` gave of a clip → (N, 3, height, width) uint8 on `device`."""
+    if shown_as(clip, resize) is not None:
+        return torch.from_numpy(np.ascontiguousarray(frames)).to(device).permute(0, 3, 1, 2)
+    return resized(frames, resize, device)
+
+
+def resized(frames: NDArray[np.uint8], resize: Resize, device: torch.device | str = "cpu") -> Tensor:
+    """(N, H, W, 3) frames as decoded → (N, 3, height, width) uint8 on `device`."""
+    if resize.how == "square":
+        return square_pixels(frames, device)
+    return aspect_pixels(frames, (resize.height, resize.width), device)
 
 
 def square_pixels(frames: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from topreward.estimators.gvl import prompts
 from topreward.estimators.gvl.protocol import MAX_EXAMPLES, GVLProtocol
-from topreward.estimators.shared.frames import FRAMES_AT_ONCE, fitting
+from topreward.estimators.shared.frames import FRAMES_AT_ONCE
 from topreward.estimators.shared.texts import refuse_special_tokens
 from topreward.qwen import pixels
 from topreward.qwen.batch import image_tokens
@@ -25,6 +25,7 @@ from topreward.qwen.image_layout import Grid, ImagePrompt, lay_out_images
 from topreward.qwen.model import Features, QwenVL
 from topreward.sampling import TEMPORAL_PATCH
 from topreward.types import Clip, Episode
+from topreward.video.ready import Resize
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +52,14 @@ class Question:
     """(K,) raw frames to be judged, increasing."""
     order: NDArray[np.int64]
     """(K,) place in time of each frame shown."""
-    size: pixels.Size
-    """(height, width) px that frames are resized to."""
+    resize: Resize
+    """What is done to frames before they are shown."""
     prompt: ImagePrompt
+
+    @property
+    def size(self) -> pixels.Size:
+        """(height, width) px that frames are resized to."""
+        return self.resize.height, self.resize.width
 
 
 class Showing:
@@ -82,15 +88,16 @@ class Showing:
         order = prompts.shuffled(self.protocol.seed, key, indices.size)
         percentages = [e.percentages for e in self.examples]
         texts = prompts.texts(self.protocol.wording, instruction, percentages, indices.size)
-        size = self._size(clip)
+        resize = self._resize(clip)
+        size = (resize.height, resize.width)
         grid = pixels.token_grid(size)
         grids = [grid, *(e.grid for e in self.examples for _ in e.percentages), *[grid] * indices.size]
         prompt = lay_out_images(self.model.encode, self.image, texts=texts, grids=grids)
-        return Question(clip, instruction, episode_id, indices, order, size, prompt)
+        return Question(clip, instruction, episode_id, indices, order, resize, prompt)
 
     def shown(self, question: Question) -> Tensor:
         """(1 + K, 3, h, w): decoded and resized, the anchor first, then the frames as shown. Raises VideoError."""
-        frames = self._pixels(question.clip, np.concatenate([[0], question.indices]), question.size)
+        frames = self._pixels(question.clip, np.concatenate([[0], question.indices]), question.resize)
         return frames[np.concatenate([[0], 1 + question.order])]
 
     def patches(self, shown: Tensor) -> Tensor:
@@ -103,27 +110,21 @@ class Showing:
         indices = prompts.even_frames(clip.num_frames, self.protocol.num_frames)
         percentages = prompts.example_percentages(episode, clip, indices)
         order = prompts.shuffled(self.protocol.seed, episode.id, indices.size)
-        size = self._size(clip)
-        shown = self._pixels(clip, indices, size)[order]
-        grid = pixels.token_grid(size)
+        resize = self._resize(clip)
+        shown = self._pixels(clip, indices, resize)[order]
+        grid = pixels.token_grid((resize.height, resize.width))
         features = self.model.see(still_patches(shown), grid)
         return Example(episode.id, [percentages[i] for i in order], shown, features, grid)
 
-    def _size(self, clip: Clip) -> pixels.Size:
-        if self.protocol.resize == "square":
-            return pixels.square_size()
-        return pixels.aspect_size(clip.height, clip.width, self.protocol.frame_pixels)
+    def _resize(self, clip: Clip) -> Resize:
+        return pixels.resize_of(clip, self.protocol.resize, self.protocol.frame_pixels)
 
-    def _pixels(self, clip: Clip, indices: NDArray[np.int64], size: pixels.Size) -> Tensor:
+    def _pixels(self, clip: Clip, indices: NDArray[np.int64], resize: Resize) -> Tensor:
         """(N, 3, h, w), decoded in order of time, a bounded number of frames at a time."""
         parts = []
-        step = fitting(FRAMES_AT_ONCE, clip.height, clip.width)
-        for start in range(0, indices.size, step):
-            frames = clip.frames(indices[start : start + step])
-            if self.protocol.resize == "square":
-                parts.append(pixels.square_pixels(frames, self.model.device))
-            else:
-                parts.append(pixels.aspect_pixels(frames, size, self.model.device))
+        for start in range(0, indices.size, FRAMES_AT_ONCE):
+            frames = pixels.frames_of(clip, indices[start : start + FRAMES_AT_ONCE], resize)
+            parts.append(pixels.shown(clip, frames, resize, self.model.device))
         return torch.cat(parts)
 
 

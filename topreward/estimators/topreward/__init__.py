@@ -5,6 +5,7 @@
     call       one clip, its instructions and a protocol on their way through the model
     sight      what the vision tower sees of clips
     one_pass   the fast path
+    together   many clips in as few passes as fit
     slow_twin  the plain way, to which it is held
 
 Importing this package imports no torch: `TOPReward` loads when it is first used.

@@ -39,10 +39,8 @@ class Call:
         self.model, self.clip, self.instructions, self.protocol = model, clip, instructions, protocol
         self.schedule: Schedule = make_schedule(clip.pts_seconds, clip.fps, protocol)
         self.counts = [int(c) for c in self.schedule.distinct_counts]
-        if protocol.resize == "square":
-            self.size = pixels.square_size()
-        else:
-            self.size = pixels.aspect_size(clip.height, clip.width, protocol.frame_pixels)
+        self.resize = pixels.resize_of(clip, protocol.resize, protocol.frame_pixels)
+        self.size = (self.resize.height, self.resize.width)
         self.grid = pixels.token_grid(self.size)
         self.cells = self.grid[0] * self.grid[1]
         self.opening = protocol.wording.opening
@@ -84,11 +82,13 @@ class Call:
         self.descriptions = descriptions
         self.layout = self.lay_out(self.questions())
 
+    def frames(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Some raw frames, for `pixels`: as decoded, or resized where that has been done ahead. Raises VideoError."""
+        return pixels.frames_of(self.clip, indices, self.resize)
+
     def pixels(self, frames: NDArray[np.uint8]) -> Tensor:
-        """(N, H, W, 3) frames → (N, 3, h, w) uint8 of this video's one size, on the model's device."""
-        if self.protocol.resize == "square":
-            return pixels.square_pixels(frames, self.model.device)
-        return pixels.aspect_pixels(frames, self.size, self.model.device)
+        """(N, H, W, 3) of `frames` → (N, 3, h, w) uint8 of this video's one size, on the model's device."""
+        return pixels.shown(self.clip, frames, self.resize, self.model.device)
 
     def curves(self, answers: Answers, *, one_pass: bool, packed: int = 1) -> list[Curve]:
         """One Curve per instruction; prefixes that show the same frames share their value.

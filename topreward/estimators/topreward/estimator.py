@@ -9,7 +9,8 @@ Source: Chen et al., TOPReward, arXiv 2602.19313.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
 from typing import Any, cast, overload
 
@@ -20,9 +21,11 @@ from topreward.errors import ConfigError
 from topreward.estimators.topreward.call import Call
 from topreward.estimators.topreward.one_pass import Batch, in_batches
 from topreward.estimators.topreward.slow_twin import prefix_by_prefix
+from topreward.estimators.topreward.together import Outcome, Shown, score_together, share_of_pass
 from topreward.qwen.attention import Kernel
 from topreward.qwen.loading import Quantization, load_checkpoint
 from topreward.qwen.model import QwenVL
+from topreward.qwen.pixels import resize_of, token_grid
 from topreward.types import Clip, Curve, Episode
 
 ProtocolLike = str | PathLike[str] | Protocol
@@ -112,6 +115,30 @@ class TOPReward:
             answers = prefix_by_prefix(call)
         curves = call.curves(answers, one_pass=one_pass)
         return curves if isinstance(instruction, list | tuple) else curves[0]
+
+    def score_together(
+        self,
+        shown: Shown,
+        *,
+        protocol: ProtocolLike | None = None,
+        batch_size: int | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> list[Outcome]:
+        """Score clips with their instructions in as few passes as fit; each has its Curves or its own error.
+
+        `batch_size`: most clips in a pass, None for as many as keep the device busy; see `together.score_together`.
+        """
+        chosen = load_protocol(protocol or self.default_protocol)
+        return score_together(
+            self.model, shown, chosen, batch_size=batch_size, memory_limit=self.memory_limit, clock=clock
+        )
+
+    def share_of_pass(self, clip: Clip, protocol: ProtocolLike | None = None) -> float:
+        """About which part of a pass that keeps the device busy a clip is. Raises VideoError."""
+        chosen = load_protocol(protocol or self.default_protocol)
+        resize = resize_of(clip, chosen.resize, chosen.frame_pixels)
+        height, width = token_grid((resize.height, resize.width))
+        return share_of_pass(clip, height * width, chosen, self.model.device.type)
 
     def score_many(
         self,

@@ -59,7 +59,7 @@ class Sight:
         step = fitting(FRAMES_AT_ONCE, call.clip.height, call.clip.width)
         for start in range(0, max(call.counts), step):
             stop = min(start + step, max(call.counts))
-            frames = call.clip.frames(call.schedule.indices[start:stop])
+            frames = call.frames(call.schedule.indices[start:stop])
             in_trunk = np.arange(start, min(stop, whole)) - start
             repeated = np.repeat(odd[(odd >= start) & (odd < stop)] - start, TEMPORAL_PATCH)
             blocks = np.concatenate([in_trunk, repeated]).reshape(-1, TEMPORAL_PATCH)

@@ -32,7 +32,7 @@ def prefix_by_prefix(call: Call) -> Answers:
 
 
 def _patches(call: Call, count: int) -> Tensor:
-    frames = call.clip.frames(call.schedule.indices[:count])
+    frames = call.frames(call.schedule.indices[:count])
     if count % TEMPORAL_PATCH:
         frames = np.concatenate([frames, frames[-1:]])
     return pixels.to_patches(call.pixels(frames))
