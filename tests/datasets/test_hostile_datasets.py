@@ -285,6 +285,38 @@ def test_what_may_not_be_read_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
         refused(lambda: open_dataset(f"lerobot:{root}"), "Permission denied")
 
 
+OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    *[("lerobot", {name: 5}) for name in ("instruction", "camera", "episodes", "skip_unlabelled")],
+    *[("lerobot", {"seed": value}) for value in ("x", 1.5, True, None)],
+    *[("folder", {name: 5}) for name in ("instruction", "camera", "root")],
+    *[("hdf5", {name: 5}) for name in ("instruction", "camera", "instruction_attribute", "flip_vertical")],
+    *[("hdf5", {"fps": value}) for value in ("20", [20], True)],
+    ("lerobot", {"camera": ["top", 5]}),
+]
+
+
+@pytest.mark.parametrize(("scheme", "option"), OPTIONS, ids=str)
+def test_options_of_a_wrong_kind(tmp_path: Path, scheme: str, option: dict[str, Any]) -> None:
+    (tmp_path / "l.csv").write_text("path,instruction\na.mp4,pick\n")
+    where = {
+        "lerobot": lerobot(tmp_path, tasks=["wave", "wave"]),
+        "folder": tmp_path / "l.csv",
+        "hdf5": hdf5(tmp_path / "a.hdf5", None),
+    }
+    refused(lambda: open_dataset(f"{scheme}:{where[scheme]}", **option), *option)
+
+
+@pytest.mark.parametrize("uri", [5, b"folder:x", Path("x"), None, "", "demo:?videos=", "demo:?videos=a%00b"])
+def test_uris_that_are_none(uri: Any) -> None:
+    refused(lambda: open_dataset(uri))
+
+
+def test_a_folder_for_demo_videos_that_cannot_be_one(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("")
+    refused(lambda: open_dataset(f"demo:?videos={tmp_path}/f"), "want a folder")
+    refused(lambda: open_dataset(f"demo:?videos={'x' * 400}"), "cannot be looked at")
+
+
 def test_ten_digits_of_demo_episodes() -> None:
     refused(lambda: open_dataset("demo:?count=999999999"), "count", "TOPREWARD_MAX_EPISODES")
     refused(lambda: open_dataset("demo:?count=2&size=999999998"), "TOPREWARD_MAX_PICTURE_PIXELS")

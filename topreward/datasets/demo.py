@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from topreward.datasets.paths import kind_of, user_path
 from topreward.errors import ConfigError, DatasetError, nearest
 from topreward.files import write_atomically
 from topreward.limits import hold
@@ -82,7 +83,10 @@ def open_demo(location: str) -> DemoSource:
     told = [replace(episode, extra={"dataset_uri": uri, **episode.extra}) for episode in episodes]
     if videos is not None:
         drawn_as = f"{options.get('size', SIZE[0])} px, world {world_version()}"
-        told = [replace(e, load=partial(_from_file, e.load, Path(videos) / f"{e.id}.mp4", drawn_as)) for e in told]
+        folder = user_path(videos, where=f"demo:{location}: videos ")
+        if not videos or kind_of(folder, where=f"demo:{location}: videos") not in (None, "folder"):
+            raise DatasetError(f"demo:{location}: videos is {videos!r}, want a folder")
+        told = [replace(e, load=partial(_from_file, e.load, folder / f"{e.id}.mp4", drawn_as)) for e in told]
     return DemoSource(uri, told, (CAMERA,))
 
 

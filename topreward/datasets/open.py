@@ -6,9 +6,12 @@ of the modules beside it, imported only when one is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
+from topreward.datasets.messages import short
 from topreward.datasets.selection import parse_episodes, random_subset
 from topreward.datasets.source import Dataset, Source
 from topreward.errors import DatasetError, nearest
@@ -19,6 +22,13 @@ SCHEMES: dict[str, tuple[str, ...]] = {
     "folder": ("camera", "instruction", "root"),
     "hdf5": ("camera", "instruction", "instruction_attribute", "fps", "flip_vertical"),
     "demo": (),
+}
+
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("revision", "instruction", "instruction_attribute"), str),
+    **dict.fromkeys(("flip_vertical", "skip_unlabelled"), bool),
+    "root": str | os.PathLike,
+    "seed": Integral,
 }
 
 
@@ -54,6 +64,8 @@ def open_dataset(
     Raises DatasetError where the dataset, or an episode that was chosen, contradicts itself in its metadata.
     What only the data can tell is raised by the episode's `clip()`, so that the other episodes go on.
     """
+    if not isinstance(uri, str):
+        raise DatasetError(f"the dataset is a {type(uri).__name__}, want a text such as folder:<listing.csv>")
     scheme, colon, location = uri.partition(":")
     if not colon or scheme not in SCHEMES:
         known = ", ".join(f"{name}:" for name in SCHEMES)
@@ -73,6 +85,7 @@ def open_dataset(
     for name in given:
         if name not in SCHEMES[scheme]:
             raise DatasetError(f"{uri}: {name}= means nothing for {scheme}: datasets")
+    _check_options(uri, given, seed)
     if instruction is not None and not instruction.strip():
         raise DatasetError(f"{uri}: instruction is empty")
     if given.pop("skip_unlabelled", False) and instruction is not None:
@@ -86,6 +99,19 @@ def open_dataset(
         revision=source.revision,
         skipped=tuple(source.ids[position] for position in skipped),
     )
+
+
+def _check_options(uri: str, given: Mapping[str, Any], seed: Any) -> None:
+    """Raise DatasetError for an option of another kind than is wanted. A rate is held by whoever uses it."""
+    for name, value in {**given, "seed": seed}.items():
+        if name == "camera":
+            fits = isinstance(value, str) or (
+                isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+            )
+        else:
+            fits = isinstance(value, _KINDS.get(name, object)) and (name != "seed" or not isinstance(value, bool))
+        if not fits:
+            raise DatasetError(f"{uri}: {name} is {short(value)}, which is no {name} a dataset could have")
 
 
 def _choose(

@@ -33,6 +33,8 @@ def parse_episodes(episodes: str | Iterable[int], count: int) -> list[int]:
         for part in episodes.split(","):
             for number in _parse_part(part.strip(), episodes, count):
                 add(number)
+    elif not isinstance(episodes, Iterable):
+        raise DatasetError(f"episodes is {short(episodes)}, want a range such as '0:50', or integers")
     else:
         for number in episodes:
             # numpy integers are welcome, booleans and 3.0 are not
