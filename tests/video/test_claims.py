@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from topreward.config import load_protocol
+from topreward.datasets.clips import open_video
 from topreward.errors import ConfigError, MemoryLimitError, VideoError
 from topreward.sampling import make_schedule, time_grid
 from topreward.types import Clip
@@ -166,3 +167,60 @@ def refused_within(path: Path, *, megabytes: int, seconds: int, setting: tuple[s
     assert said, run.stderr
     assert int(grown) < megabytes, f"{grown} MB for {said}"
     return said
+
+
+def test_names_that_no_file_can_have(tmp_path: Path) -> None:
+    cup = write_video(tmp_path / "cup.mp4", frames=2)
+    for name in (
+        "x" * 5000,
+        "nul\0.mp4",
+        "a/" * 3000 + "cup.mp4",
+        f"{cup}/cup.mp4",
+        "\ud800.mp4",
+        "/dev/zero",
+        "missing",
+    ):
+        for make in (
+            lambda name=name: read_video(name),
+            lambda name=name: read_video([name], fps=1),
+            lambda name=name: read_video(name, backend="decord"),
+            lambda name=name: open_video(Path(name)),
+        ):
+            with pytest.raises(VideoError, match=r"cannot be opened|regular file|no such|is gone") as caught:
+                make()
+            assert len(str(caught.value)) < 500
+            assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="becomes another user")
+def test_files_that_may_not_be_read(tmp_path: Path) -> None:
+    cup = write_video(tmp_path / "cup.mp4", frames=2)
+    (tmp_path / "frames").mkdir()
+    Image.fromarray(PICTURES[0]).save(tmp_path / "frames/0.png")
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    code = f"""
+        import os
+        from pathlib import Path
+        from topreward.errors import VideoError
+        from topreward.video import read_video
+        import topreward.video.pyav
+        folder = Path({str(tmp_path)!r})
+        if os.getuid() == 0:
+            os.setuid(65534)
+        pictures, frames, locked = [folder / "frames/0.png"], folder / "frames", folder / "locked"
+        for source, fps in ((folder / "cup.mp4", None), (pictures, 1), (frames, 1), (locked, 1)):
+            try:
+                read_video(source, fps=fps)
+            except VideoError as error:
+                assert "Permission denied" in str(error), error
+            else:
+                raise AssertionError(source)
+    """
+    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):  # pytest's own, closed to others
+        folder.chmod(folder.stat().st_mode | 0o055)
+    for path in (cup, tmp_path / "frames/0.png", locked):
+        path.chmod(0)
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+    locked.chmod(0o700)
+    assert run.returncode == 0, run.stderr

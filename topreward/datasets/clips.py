@@ -26,8 +26,8 @@ def open_video(path: Path) -> Clip:
     """The clip of a whole file, opened once and kept while it is among the last 8 that were asked for."""
     try:
         state = path.stat()
-    except OSError as error:
-        raise VideoError(f"{path}: cannot be opened ({error.strerror})") from error
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return read_video(path)  # which says what is wrong with it
     return _opened(os.fspath(path), state.st_mtime_ns, state.st_size)
 
 

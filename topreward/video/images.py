@@ -60,7 +60,7 @@ def read_images(sources: Sequence[str | os.PathLike[str]], fps: float, *, source
     for item in sources:
         if not isinstance(item, (str, os.PathLike)):
             raise VideoError(f"list of images: holds a {type(item).__name__}, want paths of image files")
-    paths = tuple(Path(item).absolute() for item in sources)
+    paths = tuple(stills.absolute(Path(item)) for item in sources)
     first = stills.shape(paths[0], str(paths[0]))
     for path in paths[1:]:
         shape = stills.shape(path, str(path))

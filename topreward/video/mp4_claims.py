@@ -20,7 +20,15 @@ _PER_SAMPLE = 0xF00
 
 
 def check_claims(path: str, name: str) -> None:
-    """Raise VideoError where the boxes state more samples than a clip may have frames, or hide what they state."""
+    """Raise VideoError where the boxes state more samples than a clip may have frames, or hide what they state, and
+    where the file cannot be opened at all."""
+    try:
+        _check(path, name)
+    except OSError as error:
+        raise VideoError(f"{name}: cannot be opened ({error.strerror or error})") from error
+
+
+def _check(path: str, name: str) -> None:
     with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         handler, in_fragments = b"vide", 0
         for kind, at in _boxes(data, 0, len(data)):

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from topreward.errors import VideoError
 from topreward.types import Clip
+from topreward.video import stills
 from topreward.video.index import Index, Run, opened, read_index, reason
 from topreward.video.pixels import RGB, Turn, check_size, empty_frames, most_pixels, turn_of
 
@@ -40,7 +41,7 @@ class _Unproven(Exception):
 def read_pyav(path: Path) -> Clip:
     """Open a video file. Raises VideoError, see `read_index`, and where its first frame cannot be decoded."""
     name = str(path)
-    absolute = str(path.absolute())
+    absolute = str(stills.absolute(path))
     index = read_index(absolute, name)
     index, first = _first_frame(absolute, name, index)
     turn = turn_of(first, name)

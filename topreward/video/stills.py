@@ -44,6 +44,10 @@ _TURNS = {
 }
 
 
+_LONGEST = 300
+"""Characters of a path in a message."""
+
+
 class Shape(NamedTuple):
     """What a picture's header says."""
 
@@ -66,13 +70,23 @@ def regular_file(path: Path, what: str = "image file") -> int:
     except FileNotFoundError as error:
         raise VideoError(f"{path}: no such {what}") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise VideoError(f"{str(path)!a}: cannot be opened ({getattr(error, 'strerror', None) or error})") from error
+        shown = str(path) if len(str(path)) <= _LONGEST else f"…{str(path)[-_LONGEST:]}"
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise VideoError(f"{shown!a}: cannot be opened ({reason})") from error
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         raise VideoError(f"{path}: {kind}, want {'an' if what[0] in 'aeiou' else 'a'} {what}")
     if status.st_size == 0:
         raise VideoError(f"{path}: empty {what} (0 bytes)")
     return status.st_size
+
+
+def absolute(path: Path) -> Path:
+    """The path from the root on. Raises VideoError where the folder that it starts from is gone."""
+    try:
+        return path.absolute()
+    except OSError as error:
+        raise VideoError(f"{path}: the working folder is gone ({error.strerror or error})") from error
 
 
 def shape(source: Path | bytes, name: str) -> Shape:
@@ -147,7 +161,11 @@ def _file(source: Path | bytes, *, whole: str | None = None) -> Iterator[BinaryI
         yield io.BytesIO(source)
         return
     size = regular_file(source)
-    with source.open("rb") as file:
+    try:
+        opened = source.open("rb")
+    except OSError as error:
+        raise VideoError(f"{source}: cannot be opened ({error.strerror or error})") from error
+    with opened as file:
         if whole is None:
             yield file
         else:
