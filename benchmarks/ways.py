@@ -68,7 +68,7 @@ class Workload:
         """(1, 1, 2): in one pass through the decoder; with a second one for the question it would be no floor."""
         layout = self.layout_of_floor()
         features = self.model.see(self._patches(self.counts[-1:]), self.call.grid)
-        hidden = self.model.decode(_joined(layout.trunk, layout.branch), features, use_cache=False)
+        hidden = self.model.decode(_joined(layout.trunk, layout.branch), features)
         return self.model.log_probs(hidden[:, -1:], self.answers)
 
     def ours(self) -> Values:
@@ -110,7 +110,7 @@ class Workload:
 
     def _append(self, cache: Any, tokens: Tokens, features: Features | None) -> Tensor:
         past = cache.get_seq_length()
-        return self.model.decode(tokens, features, past=past, past_key_values=cache, use_cache=True)
+        return self.model.decode(tokens, features, cache=cache, past=past)
 
     def _pass(self, counts: list[int]) -> Values:
         layout = self._lay_out(counts)

@@ -164,7 +164,7 @@ def answer_all(
     asked = []
     for row, prompt in enumerate(prompts):
         filled = DynamicCache()
-        hidden = model.decode(prompt.tokens, see(row), past_key_values=filled, use_cache=True)
+        hidden = model.decode(prompt.tokens, see(row), cache=filled)
         asked.append(hidden[0, -1].clone())  # a view would keep the whole prompt's hidden states
         cache.prefilled(row, filled)
         del filled, hidden
@@ -177,7 +177,7 @@ def answer_all(
         place[active] += 1
         positions = np.tile(place[cache.rows], (3, 1))
         tokens = Tokens(chosen[order], positions, np.zeros(active.size, dtype=bool))
-        hidden = model.decode(tokens, None, use_cache=False, row_cache=cache)[0]
+        hidden = model.decode(tokens, None, row_cache=cache)[0]
         return hidden[upload(np.argsort(order), hidden.device)]
 
     with model.attention(ROW_ATTENTION):

@@ -126,10 +126,10 @@ def describe(
         owner = np.concatenate([owner, active])
         plan.mask = _mask(seen_trunk[active], trunk.length, owner[None] == active[:, None], model.device)
         tokens = Tokens(chosen, np.tile(place[active], (3, 1)), np.zeros(chosen.size, dtype=bool))
-        return model.decode(tokens, None, use_cache=False, decode_plan=plan)[0]
+        return model.decode(tokens, None, decode_plan=plan)[0]
 
     with model.attention(DECODE_ATTENTION):
-        hidden = model.decode(Tokens(ids, positions, visual), rows, use_cache=False, decode_plan=plan)[0]
+        hidden = model.decode(Tokens(ids, positions, visual), rows, decode_plan=plan)[0]
         last = np.array([b.stop - 1 - first for b in branches])
         place = positions[0, last]
         asked = hidden[upload(last, hidden.device)]
