@@ -34,6 +34,8 @@ _FORMATS = (
     "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,gif,apng,ogg,asf,mxf,nut,ivf,dv,rm,wtv,yuv4mpegpipe,"
     "h264,hevc,obu,av1,m4v,mjpeg,wav,mp3,aac,flac,ogg,w64,aiff"
 )
+# Metadata may be in any encoding. From 19 on PyAV reads them all, and the option is gone.
+_ANY_ENCODING: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 class Run(NamedTuple):
@@ -177,9 +179,9 @@ def opened(path: str, name: str, **options: str) -> Iterator[Any]:
     decoding = {"max_pixels": str(most_pixels())}
     safe = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
     try:
-        # "file:" so that no name is taken for another protocol; metadata may be in any encoding.
+        # "file:" so that no name is taken for another protocol.
         container = av.open(
-            f"file:{path}", mode="r", metadata_errors="replace", options=decoding, container_options=safe | options
+            f"file:{path}", mode="r", options=decoding, container_options=safe | options, **_ANY_ENCODING
         )
     except MemoryError as error:
         raise MemoryLimitError(f"{name}: no room to open it") from error
