@@ -209,3 +209,243 @@ class QwenVL:
         if self.hybrid:
             return self._grown(layout, features, Trunk({}, 0), layout.branches)
         cache = DynamicCache()
+        self.decode(layout.trunk, features, cache=cache)
+        layers = {i: (layer.keys, layer.values) for i, layer in enumerate(cache.layers)}
+        return Trunk(layers, layout.trunk.ids.shape[-1])
+
+    def _grown(self, layout: Passes, features: Features, trunk: Trunk, branches: Sequence[Branch]) -> Trunk:
+        """The trunk, prefilled further, up to where the last of these branches leaves it; with states for them all."""
+        packed = layout.trunk.ids.ndim == 2
+        stop = layout.trunk.ids.shape[-1] if packed else max(b.trunk_length for b in branches)
+        if stop == trunk.length:
+            return trunk
+        tokens = layout.trunk[slice(trunk.length, stop)]
+        seen = int(layout.trunk.visual[..., : trunk.length].sum())
+        plan = trunk_plan(branches, width=stop - trunk.length, past=trunk.length, before=trunk.states)
+        growing = GrowingTrunk(trunk.layers, str(self.text.config._attn_implementation))
+        with self.attention(GROWING_ATTENTION), mixing(self.text.layers, plan):
+            self.decode(
+                tokens,
+                features[slice(seen, seen + int(tokens.visual.sum()))],
+                past=trunk.length,
+                growing=growing,
+            )
+        return Trunk(growing.layers, stop, plan.states)
+
+    def branch(
+        self,
+        layout: Passes,
+        trunk: Trunk,
+        features: Features,
+        *,
+        max_tokens: int | None = None,
+        span: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """One forward over all branches; those of a single video in chunks of at most `max_tokens`, one at least.
+
+        `features` holds the odd prefixes' padded blocks. `span`: only branches [first, last) of a single video.
+        Returns (D, I, hidden): the last hidden state of every prefix's every question.
+        """
+        begin, end = span or (0, len(layout.branches))
+        out, seen = [], int(layout.branch.visual[..., : layout.branches[begin].start].sum()) if begin else 0
+        chunks = _chunks([len(b) for b in layout.branches[begin:end]], max_tokens or len(layout.branch))
+        for first, last in ((begin + i, begin + j) for i, j in chunks):
+            branches = layout.branches[first:last]
+            start, stop = branches[0].start, max(b.stop for b in branches)
+            tokens = layout.branch[start:stop]
+            visual = int(tokens.visual.sum())
+            plan = BranchPlan(branches, trunk.layers, self.kernel)
+            linear = self._linear(branches, trunk, stop - start)
+            with self.attention(BRANCH_ATTENTION), linear:
+                hidden = self.decode(tokens, features[slice(seen, seen + visual)], branch_plan=plan)
+            seen += visual
+            out.append(hidden.flatten(0, 1)[upload(layout.scored[first:last] - start, hidden.device)])
+        return torch.cat(out)
+
+    def _linear(self, branches: Sequence[Branch], trunk: Trunk, width: int) -> AbstractContextManager[None]:
+        """Within it, linear layers start each branch from its part of the trunk."""
+        if not self.hybrid:
+            return nullcontext()
+        return mixing(self.text.layers, branch_plan(branches, trunk.states, width=width))
+
+    def log_probs(self, hidden: Tensor, answers: tuple[int, ...]) -> NDArray[np.float64]:
+        """(…, hidden) last hidden states → (…, answers) log-probabilities of the answers' tokens, nats.
+
+        Raises ModelError where one is NaN or infinite.
+        """
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        logits = self._logits(flat)
+        picked = logits[:, list(answers)] - logits.logsumexp(-1, keepdim=True)
+        return self._finite(picked.double().cpu().numpy()).reshape(*hidden.shape[:-1], len(answers))
+
+    def next_tokens(self, hidden: Tensor) -> NDArray[np.int64]:
+        """(R, hidden) → (R,) the most probable next tokens. Raises ModelError where a logit of theirs is no number."""
+        highest = self._logits(hidden).max(-1)
+        self._finite(highest.values.cpu().numpy())
+        return highest.indices.cpu().numpy()
+
+    def _finite(self, values: NDArray[Any]) -> NDArray[Any]:
+        """What was read out of the model, which has failed where that is no number."""
+        if not np.isfinite(values).all():
+            raise ModelError(
+                f"{self.provenance.get('model')}: its answers are NaN or infinite in {self.provenance.get('dtype')}; "
+                "the weights are broken, or need another dtype"
+            )
+        return values
+
+    @property
+    def stop_tokens(self) -> list[int]:
+        """Tokens that end an answer."""
+        return [i for i in map(self.tokenizer.token_to_id, ("<|im_end|>", "<|endoftext|>")) if i is not None]
+
+    def decode_text(self, ids: list[int]) -> str:
+        """Token ids → text, special tokens left out."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """(R, hidden) → (R, vocabulary) float32."""
+        head = self.model.lm_head
+        hidden = hidden.to(_device_of(head))
+        plain = type(head) is torch.nn.Linear and head.weight.device.type != "meta"
+        if not plain or head.weight.dtype == torch.float32:
+            logits: Tensor = head(hidden.to(head.weight.dtype)).float()
+            return logits
+        if _multiplies_into_fp32(hidden, head.weight):
+            return torch.mm(hidden, head.weight.T, out_dtype=torch.float32)
+        # fp32 where it is read: bf16 logits near 16 are 1/8 apart. A slice of the head at a time, because the
+        # whole of it in fp32 would be gigabytes.
+        rows = hidden.float()
+        return torch.cat([rows @ part.float().T for part in torch.split(head.weight, 16_384)], dim=-1)
+
+    def decode(
+        self,
+        tokens: Tokens,
+        features: Features | None,
+        *,
+        cache: DynamicCache | None = None,
+        past: int = 0,
+        **options: Any,
+    ) -> Tensor:
+        """Token and visual embeddings through the decoder, after `past` tokens; a `cache` gains these.
+
+        `options` reach the attention function. Returns (E, L, hidden).
+        """
+        device = self.device
+        shape = -1, tokens.ids.shape[-1]
+        embeds = self.text.embed_tokens(upload(tokens.ids, device).reshape(shape))
+        if features is not None and tokens.visual.any():
+            places = upload(np.flatnonzero(tokens.visual), device)
+            embeds.flatten(0, 1).index_copy_(0, places, features.embeds.to(device, embeds.dtype))
+            if features.deepstack:
+                options |= self._deepstack(features, places, embeds)
+        # Row 0 is the plain index that masks are made from, rows 1..3 are M-RoPE.
+        rope = tokens.positions.reshape(3, *shape)
+        index = np.broadcast_to(past + np.arange(shape[1]), (1, *rope.shape[1:]))
+        positions = upload(np.concatenate([index, rope]), device)
+        options |= {self.cache_keyword: cache, "use_cache": cache is not None}
+        hidden: Tensor = self.text(inputs_embeds=embeds, position_ids=positions, **options).last_hidden_state
+        return hidden
+
+    @staticmethod
+    def _deepstack(features: Features, places: Tensor, embeds: Tensor) -> dict[str, Any]:
+        """What the first decoder layers are to add at `places` of the (E, L, hidden) tokens.
+
+        The library takes what `visual_pos_masks` points at, adds the features and puts it back. A mask of tokens
+        would make the host wait for the device in each of these layers, to learn how many they are; so it is
+        given the numbers of all rows instead, and features that are zero at every other token.
+        """
+        rows = torch.arange(len(embeds), device=embeds.device)
+        spread = []
+        for level in features.deepstack:
+            whole = embeds.new_zeros(embeds.shape)
+            whole.flatten(0, 1).index_copy_(0, places, level.to(whole))
+            spread.append(whole)
+        return {"visual_pos_masks": rows, "deepstack_visual_embeds": spread}
+
+    def attention(self, name: str) -> AbstractContextManager[None]:
+        """Within it, the decoder layers run the attention registered under that name."""
+        return attention_set_to(self.text.config, name)
+
+    # -- the slow twin ---------------------------------------------------------------------------------
+
+    def plain_forward(self, prompt: str, patches: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The model's own forward over one whole prompt: ids from one tokenizer call, positions by the model.
+
+        Returns (vocabulary,) float32 logits after the last token. Nothing of the passes above is used. Raises
+        ModelError where the highest is NaN or infinite.
+        """
+        inputs = self._whole_prompt(prompt, patches, grid)
+        logits: Tensor = self.model(**inputs, logits_to_keep=1, use_cache=False).logits[0, -1].float()
+        self._finite(logits.max().cpu().numpy())
+        return logits
+
+    def plain_generate(self, prompt: str, patches: Tensor, grid: tuple[int, int], *, max_new_tokens: int) -> str:
+        """transformers' own greedy `generate` on one whole prompt."""
+        inputs = self._whole_prompt(prompt, patches, grid)
+        start = inputs["input_ids"].shape[1]
+        out = self.model.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=self.stop_tokens,
+            pad_token_id=self.stop_tokens[0],
+        )
+        return self.decode_text(out[0, start:].tolist())
+
+    def _whole_prompt(self, prompt: str, patches: Tensor, grid: tuple[int, int]) -> dict[str, Any]:
+        ids = torch.tensor([self.encode(prompt)], device=self.device)
+        blocks = len(patches) // (4 * grid[0] * grid[1])
+        inputs: dict[str, Any] = {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "pixel_values_videos": patches.to(self.device, self.visual.dtype),
+            "video_grid_thw": torch.tensor([[blocks, 2 * grid[0], 2 * grid[1]]], device=self.device),
+        }
+        if "mm_token_type_ids" in inspect.signature(self.core.forward).parameters:
+            # Required by transformers 5, unknown to 4.57.
+            inputs["mm_token_type_ids"] = (ids == self.vision_tokens.pad).int() * 2
+        return inputs
+
+    def _id(self, token: str) -> int:
+        found = self.tokenizer.token_to_id(token)
+        if found is None:
+            raise ModelError(f"the tokenizer has no token {token}")
+        return int(found)
+
+
+def _device_of(module: Any) -> torch.device:
+    """Where a module computes. Weights that accelerate has offloaded are on `meta` between calls."""
+    device: torch.device = module.weight.device
+    return torch.device(module._hf_hook.execution_device) if device.type == "meta" else device
+
+
+def _deepstack_of(seen: Any) -> list[Tensor]:
+    """What the tower hands to the first decoder layers, where it does."""
+    return list(getattr(seen, "deepstack_features", None) or [])
+
+
+def _multiplies_into_fp32(hidden: Tensor, weight: Tensor) -> bool:
+    """Whether this torch has a product of these two whose sums stay in fp32 (from 2.8, on NVIDIA GPUs)."""
+    able = weight.device.type == "cuda" and torch.version.hip is None and hasattr(torch.ops.aten.mm, "dtype")
+    return able and hidden.dtype == weight.dtype and weight.dtype in (torch.bfloat16, torch.float16)
+
+
+def _chunks(lengths: list[int], limit: int) -> Iterator[tuple[int, int]]:
+    """Consecutive spans of items whose lengths sum to at most `limit`, one item at least."""
+    first, total = 0, 0
+    for i, length in enumerate(lengths):
+        if i > first and total + length > limit:
+            yield first, i
+            first, total = i, 0
+        total += length
+    yield first, len(lengths)
+
+
+def _sharing(branches: Sequence[Branch], points: int | None) -> Iterator[tuple[int, int]]:
+    """Consecutive spans of branches that leave the trunk at no more than so many points, one at least."""
+    first = 0
+    for i in range(1, len(branches) + 1):
+        if i == len(branches) or (points and len(branch_points(branches[first : i + 1])) > max(points, 1)):
+            yield first, i
+            first = i
