@@ -85,7 +85,7 @@ def test_reasons_to_look(tmp_path: Path) -> None:
     flat = Made([0, 3, 6], [-2.0, -2.0, -2.0])
     lost = Made([], [], error="cut off")
     labels = labels_of(tmp_path, [*steady, falls, stalls, flat, lost])
-    reasons = {kept.id: " / ".join(facts.reasons) for kept, facts in labels.first_to_look_at()}
+    reasons = {kept.id: " / ".join(facts.reasons) for kept, facts in labels.first_to_look_at}
     assert set(reasons) == {name(i) for i in (4, 5, 6, 7)}
     assert "falls with time (VOC -1.00)" in reasons[name(4)]
     assert "progress falls by" in reasons[name(4)]
@@ -93,5 +93,5 @@ def test_reasons_to_look(tmp_path: Path) -> None:
     assert "no progress for" in reasons[name(5)]
     assert "flat" in reasons[name(6)]
     assert "cut off" in reasons[name(7)]
-    weights = [facts.weight for _, facts in labels.first_to_look_at()]
+    weights = [facts.weight for _, facts in labels.first_to_look_at]
     assert weights == sorted(weights, reverse=True)

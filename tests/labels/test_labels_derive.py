@@ -291,3 +291,55 @@ def test_the_tables_have_their_schema_also_where_all_is_null(tmp_path: Path) -> 
 def test_options_are_checked(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         LabelSettings(**options)
+
+
+def test_a_file_that_cannot_be_read_takes_no_other_episodes_number(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", some(4))
+    next((run / "curves").glob(f"{name(1)}-*.json")).write_text("{")
+    frames, episodes, summary = written(made_of(run), run)
+    assert [e["episode_index"] for e in episodes] == [0, 2, 3, None]
+    assert "not a measured episode" in episodes[3]["error"]
+    assert sorted(set(frames["episode_index"])) == [0, 2, 3]
+    assert frames["index"][frames["episode_index"] == 2][0] == sum(m.frames for m in some(4)[:2])
+    assert summary["episodes_labelled"] == 3
+
+
+def test_an_episode_that_lies_there_twice_is_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", some(3))
+    file = next((run / "curves").glob(f"{name(1)}-*.json"))
+    (run / "curves" / "copy.json").write_bytes(file.read_bytes())
+    with pytest.raises(ConfigError, match=f"two files in curves/ are of the same episode, {name(1)}"):
+        made_of(run)
+
+
+@pytest.mark.parametrize("place", [{"episode_index": "1"}, {"episode_index": 1, "dataset_from_index": -3}])
+def test_a_place_that_is_none_is_an_error_of_that_episode(tmp_path: Path, place: dict[str, Any]) -> None:
+    run = write_run(tmp_path / "run", some(3))
+    file = next((run / "curves").glob(f"{name(1)}-*.json"))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"place": place}))
+    assert [kept.real.error is None for kept in made_of(run).episodes] == [True, True, False]
+
+
+def test_times_that_go_back_are_an_error_of_that_episode(tmp_path: Path) -> None:
+    made = [replace(m, times=np.arange(m.frames) ** 1.1 / 10) for m in some(2)]
+    run = write_run(tmp_path / "run", made)
+    file = next((run / "curves").glob(f"{name(1)}-*.json"))
+    data = json.loads(file.read_text())
+    data["frame_times"][5] = 0.0
+    file.write_text(json.dumps(data))
+    kept = made_of(run).episodes
+    assert "frame_times do not increase" in str(kept[1].real.error)
+
+
+def test_an_estimators_name_leads_nowhere_else(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", some(3), base="../../mine")
+    with pytest.raises(ConfigError, match="names an estimator"):
+        write_labels(made_of(run, "../../mine"), run)
+
+
+def test_an_episode_of_one_frame(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [Made([0], [-1.0], 1), *some(3)])
+    frames, episodes, _ = written(made_of(run), run)
+    assert frames["timestamp"][0] == 0
+    assert frames["advantage"][0] == 0
+    assert episodes[0]["voc"] is None

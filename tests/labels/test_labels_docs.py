@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,8 @@ def test_what_is_never_null_is_not_and_the_rest_may_be(heading: str, tmp_path: P
         write_run(tmp_path / "percent", [*percent, *failed], base="gvl"),
         write_run(tmp_path / "single", [replace(made[0], scored=[3], values=[-1.0]), replace(made[1], split="b")]),
     ]
+    first = sorted((runs[1] / "curves").iterdir())[0]
+    first.write_text(json.dumps(json.loads(first.read_text()) | {"place": None}))
     nulls: dict[str, int] = {}
     for run in runs:
         stored = open_stored(run)

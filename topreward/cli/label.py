@@ -19,6 +19,7 @@ from topreward.labels.settings import LabelSettings
 if TYPE_CHECKING:
     from topreward.evaluation import EvalRun, Plan
     from topreward.jobs.inputs import Inputs
+    from topreward.labels.derive import Labels
     from topreward.labels.export import Exported, Made
 
 
@@ -98,10 +99,11 @@ def label(options: LabelOptions) -> int:
         run = score_episodes(options, plan, inputs, skipped, folder, auto="dense", at_end=keep)
         if skipped:
             out.print(f"{len(skipped)} episodes without an instruction were left out")
-        _derive(folder.path, names, options.labels, options.seed, options.calibration_split)
+        made = _derive(folder.path, names, options.labels, options.seed, options.calibration_split)
         written = draw_run(folder.path, inputs, options.report, options.max_inline_mb) if options.report else None
     if written:
         say(written)
+    _last_word(made)
     return 1 if run.failed else 0
 
 
@@ -112,7 +114,9 @@ def derive(options: DeriveOptions) -> int:
 
     stored = open_stored(options.folder)
     names = stored.plan.estimators if options.estimators is None else parse_estimators(options.estimators)
-    whole = _derive(stored.path, names, options.labels, options.seed, options.calibration_split)
+    made = _derive(stored.path, names, options.labels, options.seed, options.calibration_split)
+    _last_word(made)
+    whole = len(made) == len(names) and not any(labels.unlabelled for labels in made)
     return 0 if whole else 1
 
 
@@ -162,18 +166,17 @@ def _plan(options: LabelOptions, names: tuple[str, ...], inputs: Inputs) -> Plan
     return replace(plan, also_frozen=tuple(ids[position] for position in drawn))
 
 
-def _derive(run: Path, names: tuple[str, ...], settings: LabelSettings, seed: int, split: str | None) -> bool:
-    """Make and show every estimator's labels; whether all of their episodes have some.
+def _derive(run: Path, names: tuple[str, ...], settings: LabelSettings, seed: int, split: str | None) -> list[Labels]:
+    """Make, write and show every estimator's labels.
 
     One estimator that has no labels is said, and stops none of the others, unless there is no other.
     """
     from topreward.jobs.stored import open_stored
     from topreward.labels.derive import derive as labels_of
     from topreward.labels.write import write_labels
-    from topreward.report.labels import show_audit, show_labels
+    from topreward.report.labels import show_labels
 
-    whole = True
-    shown = []
+    made = []
     for name in names:
         try:
             with err.status(f"labels of {name}"):
@@ -183,29 +186,34 @@ def _derive(run: Path, names: tuple[str, ...], settings: LabelSettings, seed: in
             if len(names) == 1:
                 raise
             out.print(f"{name}: {error}", style="red", markup=False, highlight=False)
-            whole = False
             continue
-        whole &= not labels.unlabelled
         show_labels(out, labels)
         _export_by_itself(run, name)
         out.print(f"written to {folder}", markup=False, highlight=False)
-        shown.append(labels)
-    for labels in shown:
+        made.append(labels)
+    return made
+
+
+def _last_word(made: list[Labels]) -> None:
+    """Whether the labels follow the clock."""
+    from topreward.report.labels import show_audit
+
+    for labels in made:
         show_audit(out, labels)
-    return whole
 
 
 def _export_by_itself(run: Path, estimator: str) -> None:
     """LeRobot's file beside the labels of a LeRobot dataset; where it cannot be made, none of earlier labels stays."""
     from topreward.labels import export as exports
+    from topreward.labels.write import labels_folder
 
-    made = exports.open_labels(run, estimator)
-    target = made.folder / exports.LEROBOT_NAME
-    dataset = (made.summary["provenance"]["run"].get("dataset") or {}).get("dataset")
-    if not str(dataset or "").startswith("lerobot:"):
-        target.unlink(missing_ok=True)
-        return
+    target = labels_folder(run, estimator) / exports.LEROBOT_NAME
     try:
+        made = exports.open_labels(run, estimator)
+        dataset = (made.summary["provenance"]["run"].get("dataset") or {}).get("dataset")
+        if not str(dataset or "").startswith("lerobot:"):
+            target.unlink(missing_ok=True)
+            return
         one = exports.export_lerobot(made, target, force=True)
     except TopRewardError as error:
         target.unlink(missing_ok=True)

@@ -136,6 +136,14 @@ class Measured:
         for name, per_frame in (("progress", self.progress), ("frame_times", self.frame_times)):
             if per_frame is not None and per_frame.shape != (self.num_frames,):
                 raise CurveError(f"{name} is of {per_frame.size} frames, the episode of {self.num_frames}")
+        times = self.frame_times
+        if times is not None and not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
+            raise CurveError("frame_times do not increase throughout")
+        if self.place is not None and not (
+            set(self.place) == {"episode_index", "dataset_from_index"}
+            and all(type(number) is int and number >= 0 for number in self.place.values())
+        ):
+            raise CurveError(f"place is {dict(self.place)}, want an episode_index and a dataset_from_index")
 
 
 def true_progress(episode: Episode, clip: Clip) -> NDArray[np.float64] | None:

@@ -6,8 +6,10 @@ for them. No model runs and no video is opened. What is taken over the whole dat
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -162,10 +164,17 @@ class Labels:
         shown = self.per_frame(kept, self.settings.column).astype(np.float64)
         return look(kept, shown[begin:], kept.times()[begin:], self.predicted(kept))
 
+    @cached_property
     def first_to_look_at(self) -> list[tuple[Kept, Facts]]:
         """Episodes that deserve a look, those with the weightiest reasons first."""
         found = [(kept, self.facts(kept)) for kept in self.episodes]
         return sorted([pair for pair in found if pair[1].reasons], key=lambda pair: -pair[1].weight)
+
+    @cached_property
+    def numbers(self) -> Mapping[str, int | None]:
+        """What counts each episode, by id: the dataset's `episode_index`, or the place in the run of a dataset that
+        has none. None where the dataset has one that is not known, because the episode's file cannot be read."""
+        return _numbers(self.episodes)
 
     def advantages(self, kept: Kept, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """(T,) of progress per frame, rounded to float32: what is written is what thresholds are taken over."""
@@ -319,9 +328,20 @@ def _placed(kept: list[Kept], stored: Stored, notes: list[str]) -> list[Kept]:
                 replace(one, place=place(there[one.id])) if one.place is None and one.id in there else one
                 for one in kept
             ]
-    if all(one.place is not None for one in kept):
-        return sorted(kept, key=lambda one: one.place["episode_index"] if one.place else 0)
-    return kept
+    for what in ([one.id for one in kept], [one.place["episode_index"] for one in kept if one.place]):
+        if twice := [str(name) for name, times in Counter(what).items() if times > 1]:
+            raise ConfigError(f"{stored.path}: two files in curves/ are of the same episode, {twice[0]}; delete one")
+    return sorted(kept, key=lambda one: (0, one.place["episode_index"]) if one.place else (1, 0))
+
+
+def _numbers(episodes: Iterable[Kept]) -> dict[str, int | None]:
+    """See `Labels.numbers`."""
+    known = list(episodes)
+    counted = any(one.place is not None for one in known)
+    return {
+        one.id: one.place["episode_index"] if one.place else None if counted else position
+        for position, one in enumerate(known)
+    }
 
 
 def _forced(episodes: Iterable[Kept], wanted: str | None) -> Iterator[str]:
@@ -330,7 +350,7 @@ def _forced(episodes: Iterable[Kept], wanted: str | None) -> Iterator[str]:
         return
     from topreward.datasets.selection import parse_episodes
 
-    numbers = {one.place["episode_index"] if one.place else at: one.id for at, one in enumerate(episodes)}
+    numbers = {number: name for name, number in _numbers(episodes).items() if number is not None}
     for number in parse_episodes(wanted, max(numbers) + 1):
         if number in numbers:
             yield numbers[number]

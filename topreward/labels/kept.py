@@ -65,7 +65,9 @@ class Kept:
         rate = self.frame_seconds if self.frame_seconds is not None else float("nan")
         if self.scored[-1] > 0:
             rate = float(self.seconds[-1]) / int(self.scored[-1])
-        return np.arange(self.num_frames, dtype=np.float64) * rate
+        times = np.arange(self.num_frames, dtype=np.float64) * rate
+        times[0] = 0.0  # also where no rate is known
+        return times
 
 
 def keep(measured: Measured, plan: Plan, estimator: str) -> Kept:

@@ -96,9 +96,9 @@ def write_tables(labels: Labels, frames: Path, episodes: Path) -> None:
     rows = []
     with whole(frames) as target, pq.ParquetWriter(target, FRAMES) as writer:
         waiting: list[pa.Table] = []
-        for number, kept in enumerate(labels.episodes):
-            table = frames_table(labels, kept, number) if kept.num_frames else FRAMES.empty_table()
-            rows.append(episode_row(labels, kept, number, table))
+        for kept in labels.episodes:
+            table = frames_table(labels, kept) if kept.num_frames else FRAMES.empty_table()
+            rows.append(episode_row(labels, kept, table))
             waiting.append(table)
             if sum(part.num_rows for part in waiting) >= GROUP_ROWS:
                 writer.write_table(pa.concat_tables(waiting))
@@ -108,18 +108,18 @@ def write_tables(labels: Labels, frames: Path, episodes: Path) -> None:
         pq.write_table(pa.Table.from_pylist(rows, schema=EPISODES), target)
 
 
-def frames_table(labels: Labels, kept: Kept, number: int) -> pa.Table:
-    """One episode's frames. `number`: what counts the episode where its dataset does not."""
+def frames_table(labels: Labels, kept: Kept) -> pa.Table:
+    """One episode's frames."""
     made: dict[str, Any] = labels.frames(kept)
     count = kept.num_frames
     first = kept.place["dataset_from_index"] if kept.place else None
     made["index"] = pa.nulls(count, pa.int64()) if first is None else first + made["frame_index"]
-    made["episode_index"] = np.full(count, _number(kept, number), dtype=np.int64)
+    made["episode_index"] = pa.array([labels.numbers[kept.id]] * count, pa.int64())
     made["episode_id"] = pa.array([kept.id] * count, pa.string())
     return pa.table([_column(made[field.name], field.type) for field in FRAMES], schema=FRAMES)
 
 
-def episode_row(labels: Labels, kept: Kept, number: int, frames: pa.Table) -> dict[str, Any]:
+def episode_row(labels: Labels, kept: Kept, frames: pa.Table) -> dict[str, Any]:
     """One episode as a row of episodes.parquet."""
     real, facts = kept.real, labels.facts(kept)
     anchor = labels.overall.anchors.get(kept.instruction) if kept.labelled else None
@@ -142,7 +142,7 @@ def episode_row(labels: Labels, kept: Kept, number: int, frames: pa.Table) -> di
     }
     return {
         "episode_id": kept.id,
-        "episode_index": _number(kept, number),
+        "episode_index": labels.numbers[kept.id],
         "instruction": kept.instruction,
         "split": kept.split,
         "estimator": labels.estimator,
@@ -157,10 +157,6 @@ def episode_row(labels: Labels, kept: Kept, number: int, frames: pa.Table) -> di
         "error": real.error,
         **{name: None if np.isnan(value) else value for name, value in numbers.items()},
     }
-
-
-def _number(kept: Kept, number: int) -> int:
-    return kept.place["episode_index"] if kept.place else number
 
 
 def _column(values: Any, kind: pa.DataType) -> pa.Array:

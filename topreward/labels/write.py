@@ -11,9 +11,11 @@ In go Labels; out come files, whole or absent, the same bytes for the same curve
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+from topreward.errors import ConfigError
 from topreward.evaluation.results import plain
 from topreward.files import write_atomically
 from topreward.labels.derive import Labels
@@ -25,7 +27,9 @@ LABELS_FORMAT = 1
 
 
 def labels_folder(run: Path, estimator: str) -> Path:
-    """Where an estimator's labels lie in a run's folder."""
+    """Where an estimator's labels lie in a run's folder. Raises ConfigError for a name that would lead elsewhere."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", estimator):
+        raise ConfigError(f"{run}: names an estimator {estimator!r}, want letters, digits, _, - and dots")
     return run / "labels" / estimator
 
 
@@ -37,14 +41,14 @@ def write_labels(labels: Labels, run: Path) -> Path:
         json.dumps(
             {
                 "episode_id": kept.id,
-                "episode_index": kept.place["episode_index"] if kept.place else None,
+                "episode_index": labels.numbers[kept.id],
                 "instruction": kept.instruction,
                 "look": list(facts.reasons),
                 "weight": round(facts.weight, 4),
             },
             ensure_ascii=False,
         )
-        for kept, facts in labels.first_to_look_at()
+        for kept, facts in labels.first_to_look_at
     ]
     write_atomically(folder / "review.jsonl", "".join(f"{line}\n" for line in lines))
     write_atomically(folder / "summary.json", json.dumps(summary(labels), indent=1, allow_nan=False) + "\n")

@@ -34,7 +34,7 @@ def show_labels(console: Console, labels: Labels) -> None:
     say(f"{labels.estimator}: {done} of {labels.planned} episodes labelled, {frames} frames")
     for line in [*_anchor_lines(labels), *_signal_lines(labels), *_success_lines(labels)]:
         say(line)
-    looks = labels.first_to_look_at()
+    looks = labels.first_to_look_at
     if looks:
         console.print(_review_table(labels))
         if len(looks) > MOST_TO_LOOK_AT:
@@ -103,7 +103,7 @@ def _review_table(labels: Labels) -> Table:
     table.add_column("episode", overflow="fold")
     table.add_column("instruction", overflow="fold")
     table.add_column("why", overflow="fold")
-    for kept, facts in labels.first_to_look_at()[:MOST_TO_LOOK_AT]:
+    for kept, facts in labels.first_to_look_at[:MOST_TO_LOOK_AT]:
         table.add_row(escape(kept.id), escape(kept.instruction), escape("; ".join(facts.reasons[:MOST_REASONS])))
     return table
 
