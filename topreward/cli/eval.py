@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topreward.cli.job import JobOptions, score_episodes
-from topreward.cli.report import check_page, draw_run, say
+from topreward.cli.report import check_page, draw_run
+from topreward.cli.report import say as say_where
 from topreward.cli.terminal import out
 from topreward.files import check_target
 
@@ -38,6 +39,7 @@ class EvalOptions(JobOptions):
 def evaluate(options: EvalOptions) -> int:
     """Score many episodes and their controls; print tables. Status 1 where an episode failed."""
     from topreward.report.tables import show_results
+    from topreward.report.text import say
 
     pages: list[Written] = []
 
@@ -48,14 +50,14 @@ def evaluate(options: EvalOptions) -> int:
     run, summaries, skipped = measure(options, at_folder=page)
     show_results(out, run, summaries)
     if skipped:
-        out.print(f"{skipped} episodes without an instruction were left out")
+        say(out, f"{skipped} episodes without an instruction were left out")
     if options.gvl_examples:
-        out.print(f"gvl was shown the episodes {options.gvl_examples} in context; no estimator is evaluated on them")
+        say(out, f"gvl was shown the episodes {options.gvl_examples} in context; no estimator is evaluated on them")
     for path in (options.output, options.json):
         if path:
-            out.print(f"written to {path}", markup=False)
+            say(out, f"written to {path}", wrap=False)
     for written in pages:
-        say(written)
+        say_where(written)
     return 1 if run.failed else 0
 
 

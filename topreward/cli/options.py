@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import tyro
+from rich.text import Text
 
 from topreward.cli.terminal import err
 from topreward.config import Protocol, load_protocol
+from topreward.report.text import showable
 
 if TYPE_CHECKING:
     from topreward.estimators.topreward import TOPReward
@@ -42,7 +44,7 @@ class ModelOptions:
         from topreward.estimators.topreward import TOPReward
 
         options = dataclasses.asdict(self)
-        with err.status(f"loading {self.model}"):
+        with err.status(Text(f"loading {showable(self.model)}")):
             return TOPReward.from_pretrained(options.pop("model"), **options)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ import tyro
 
 from topreward.cli.terminal import out, progress_bar
 from topreward.errors import ConfigError, CurveError, DatasetError, nearest
-from topreward.files import check_target
+from topreward.files import check_target, whole_file
 
 if TYPE_CHECKING:
     from topreward.jobs.episode import Measured
@@ -75,17 +74,9 @@ def _film(options: RenderOptions, source: Source, measured: Measured, clip: Clip
     if found is None or found.curve is None:
         why = found.error if found is not None else f"there are {', '.join(source.plan.estimators)}"
         raise CurveError(f"episode {measured.id}: there is no curve of '{name}' ({why})")
-    target = options.output.expanduser()
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with progress_bar() as bar:
-            task = bar.add_task("rendering", total=clip.num_frames)
-            write_overlay(clip, found.curve, temporary, width=options.width, on_frame=lambda: bar.advance(task))
-        temporary.replace(target)
-    except OSError as error:
-        raise ConfigError(f"{options.output}: cannot be written ({error.strerror or error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(options.output) as temporary, progress_bar() as bar:
+        task = bar.add_task("rendering", total=clip.num_frames)
+        write_overlay(clip, found.curve, temporary, width=options.width, on_frame=lambda: bar.advance(task))
 
 
 def _chosen(source: Source, wanted: str | None) -> Measured:

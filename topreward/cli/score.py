@@ -8,7 +8,8 @@ from pathlib import Path
 import tyro
 
 from topreward.cli.options import ModelOptions, ProtocolOptions
-from topreward.cli.report import check_page, draw, say
+from topreward.cli.report import check_page, draw
+from topreward.cli.report import say as say_where
 from topreward.cli.terminal import err, out
 from topreward.files import check_target
 
@@ -40,6 +41,7 @@ class ScoreOptions:
 def score(options: ScoreOptions) -> int:
     """Score one video; print its curve."""
     from topreward.report.terminal import show_curve
+    from topreward.report.text import say
     from topreward.video import read_video
 
     for target in (options.json, options.plot):  # not after all the work
@@ -59,14 +61,14 @@ def score(options: ScoreOptions) -> int:
     show_curve(out, curve)
     if options.json:
         curve.save(options.json)
-        out.print(f"written to {options.json}", markup=False)
+        say(out, f"written to {options.json}", wrap=False)
     if options.plot:
         from topreward.report.plots import plot_curves, save_figure
 
         save_figure(plot_curves({curve.instruction: curve}, {curve.instruction: clip}), options.plot)
-        out.print(f"drawn to {options.plot}", markup=False)
+        say(out, f"drawn to {options.plot}", wrap=False)
     if options.report:
         from topreward.report.page import of_curve
 
-        say(draw([of_curve(curve, clip)], options.report))
+        say_where(draw([of_curve(curve, clip)], options.report))
     return 0

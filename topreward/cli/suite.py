@@ -65,7 +65,9 @@ def suite(options: SuiteOptions) -> int:
     Status 1 where a dataset, or one episode of it, failed.
     """
     from topreward.evaluation.suite import LoadOnce, SuiteRow, load_suite, run_suite
+    from topreward.evaluation.versions import version_notes
     from topreward.report.tables import show_suite
+    from topreward.report.text import say
 
     chosen = load_suite(options.suite)
     unknown = set(options.only) - {d.name for d in chosen.datasets}
@@ -80,14 +82,15 @@ def suite(options: SuiteOptions) -> int:
         return kept[0]
 
     def one(dataset: SuiteDataset, asked: DatasetOptions) -> SuiteRow:
-        err.print(f"{dataset.name}", highlight=False)
+        say(err, dataset.name)
         run, summaries, skipped = measure(options.of(dataset, asked), share)
         first = next((f"{e.id}: {e.error}" for e in run.episodes if e.error is not None), None)
         if run.failed == len(run.planned):
             raise DatasetError(f"all {run.failed} episodes failed; the first: {first}")
-        return SuiteRow(dataset, tuple(summaries), len(run.planned), run.failed, skipped, first)
+        notes = tuple(version_notes(run.episodes))
+        return SuiteRow(dataset, tuple(summaries), len(run.planned), run.failed, skipped, first, notes=notes)
 
     rows = list(run_suite(chosen, one, fail_fast=options.fail_fast))
     show_suite(out, chosen, rows)
-    out.print(f"written to {options.output}", markup=False)
+    say(out, f"written to {options.output}", wrap=False)
     return 1 if any(row.error or row.failed for row in rows) else 0

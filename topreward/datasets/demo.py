@@ -105,7 +105,6 @@ def _from_file(draw: Callable[[], Clip], path: Path, drawn_as: str) -> Clip:
 
     label = path.with_name(f".{path.stem}.drawn")
     if not (path.is_file() and label.is_file() and label.read_text(encoding="utf-8") == drawn_as):
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_video(draw(), path)
         write_atomically(label, drawn_as)
     return read_video(path)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topreward.errors import ConfigError, VideoError, nearest
+from topreward.files import sweep, whole_file
 from topreward.types import Clip
 
 ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
@@ -67,7 +68,8 @@ class Mp4:
 def write_video(clip: Clip, path: str | os.PathLike[str], *, codec: str = "h264", gop: int = 15) -> Path:
     """Write a clip of constant frame rate as mp4, yuv420p; a keyframe every `gop` frames.
 
-    Raises VideoError on odd sides or uneven frame times, ConfigError on an unknown codec. Returns the path.
+    Raises VideoError on odd sides or uneven frame times, ConfigError on an unknown codec and where the file cannot be
+    written. Returns the path.
     """
     uneven = np.abs(clip.pts_seconds - np.arange(clip.num_frames) / clip.fps).max()
     if uneven > 0.5 / clip.fps:
@@ -75,15 +77,10 @@ def write_video(clip: Clip, path: str | os.PathLike[str], *, codec: str = "h264"
             f"{clip.source}: frame times are up to {uneven:.3g} s off {clip.fps:g} fps, want a constant rate"
         )
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with open_mp4(temporary, clip, codec, gop) as video:
-            for frames in batches(clip):
-                video.add(frames)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    sweep(target.parent, lambda name: name == target.name)  # what a killed run has left of it
+    with whole_file(target) as temporary, open_mp4(temporary, clip, codec, gop) as video:
+        for frames in batches(clip):
+            video.add(frames)
     return target
 
 

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from topreward.evaluation.evaluate import EvalRun
 from topreward.evaluation.rows import EpisodeRows, Row
 from topreward.evaluation.summary import Summary
-from topreward.files import write_atomically
+from topreward.evaluation.versions import measured_with
+from topreward.files import json_text, told, whole_file, write_atomically
 from topreward.jobs.folder import Folder
 from topreward.jobs.plan import REAL
 from topreward.provenance import software
@@ -55,6 +56,7 @@ COLUMNS: tuple[tuple[str, Any], ...] = (
 
 def write_results(folder: Folder, run: EvalRun, summaries: Sequence[Summary]) -> None:
     """results.json and episodes.parquet, beside the episodes' own files."""
+    folder.check()
     write_atomically(folder.path / "results.json", _text(folder, run, summaries))
     write_parquet(folder.path / "episodes.parquet", run.episodes)
 
@@ -62,18 +64,18 @@ def write_results(folder: Folder, run: EvalRun, summaries: Sequence[Summary]) ->
 def write_single_file(path: str | os.PathLike[str], folder: Folder, run: EvalRun, summaries: Sequence[Summary]) -> None:
     """results.json and every episode's curves, in one file: `curves` holds what lies in the folder's files."""
     # The files' own text: reading thousands of curves only to write them again would take memory for nothing.
-    curves = ",\n".join(
-        f"{json.dumps(episode.id)}: {folder.file(episode.id).read_text(encoding='utf-8').strip()}"
-        for episode in run.episodes
-        if folder.file(episode.id).exists()
-    )
+    with told(folder.path, "cannot be read"):
+        curves = ",\n".join(
+            f"{json.dumps(episode.id)}: {folder.file(episode.id).read_text(encoding='utf-8').strip()}"
+            for episode in run.episodes
+        )
     write_atomically(path, _text(folder, run, summaries, more=f',\n "curves": {{\n{curves}\n }}'))
 
 
 def _text(folder: Folder, run: EvalRun, summaries: Sequence[Summary], more: str = "") -> str:
     """results.json, a line per episode: thousands of them are never all dictionaries at once."""
-    head = json.dumps(_head(run, summaries), indent=1, allow_nan=False).removesuffix("\n}")
-    episodes = ",\n".join(json.dumps(_episode(folder, e), allow_nan=False) for e in run.episodes)
+    head = json_text(_head(run, summaries), indent=1).removesuffix("\n}")
+    episodes = ",\n".join(json_text(_episode(folder, e)) for e in run.episodes)
     return f'{head},\n "episodes": [\n{episodes}\n ]{more}\n}}\n'
 
 
@@ -101,7 +103,14 @@ def _head(run: EvalRun, summaries: Sequence[Summary]) -> dict[str, Any]:
             "episodes_resumed": run.resumed,
             "workers": run.workers,
         },
-        "provenance": {"settings": run.settings, "made": made, "software": software()},
+        "provenance": {
+            "settings": run.settings,
+            "made": made,
+            "software": software(),
+            "measured_with": [
+                {"episodes": count, "software": versions} for versions, count in measured_with(run.episodes)
+            ],
+        },
     }
 
 
@@ -109,13 +118,14 @@ def write_parquet(path: Path, episodes: Sequence[EpisodeRows]) -> None:
     """One row per episode, estimator and control."""
     rows = [row for episode in episodes for row in episode.rows]
     schema = pa.schema(COLUMNS)
-    table = pa.table([pa.array([getattr(r, name) for r in rows], kind) for name, kind in COLUMNS], schema=schema)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        pq.write_table(table, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    columns = [pa.array([_utf8(getattr(r, name)) for r in rows], kind) for name, kind in COLUMNS]
+    with whole_file(path) as temporary:
+        pq.write_table(pa.table(columns, schema=schema), temporary)
+
+
+def _utf8(value: Any) -> Any:
+    """Text as parquet can hold it: half of a surrogate pair, from the name of an odd file, as JSON spells it."""
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 def plain(value: Any) -> Any:

@@ -105,6 +105,8 @@ class EpisodeRows:
     """base → control → s of scoring."""
     made: dict[str, str]
     """base → how its curves were made, as JSON."""
+    software: Mapping[str, str | None] | None = None
+    """The versions that measured it, where that is known."""
 
 
 def episode_rows(measured: Measured, plan: Plan) -> EpisodeRows:
@@ -131,6 +133,7 @@ def episode_rows(measured: Measured, plan: Plan) -> EpisodeRows:
         tuple(rows),
         seconds,
         made,
+        _software(measured),
     )
 
 
@@ -138,6 +141,14 @@ def row_of(measured: Measured, plan: Plan, estimator: str, control: str) -> Row 
     """One estimator's row of one control; None where the episode has none."""
     found = reading(measured, plan, estimator, control)
     return None if found is None else _row(measured, estimator, control, found)
+
+
+def _software(measured: Measured) -> Mapping[str, str | None] | None:
+    """What the episode says, else (of earlier versions) its curves."""
+    if measured.software is not None:
+        return measured.software
+    said = (r.curve.provenance.get("software") for r in measured.readings if r.curve is not None)
+    return next((found for found in said if isinstance(found, Mapping)), None)
 
 
 def _notes(measured: Measured) -> tuple[str, ...]:

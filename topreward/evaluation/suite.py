@@ -102,6 +102,8 @@ class SuiteRow:
     first_failure: str | None = None
     error: str | None = None
     """Why there is no result at all."""
+    notes: tuple[str, ...] = ()
+    """What a careful reader must know of how its episodes were measured."""
 
 
 def load_suite(name: str | os.PathLike[str]) -> Suite:

@@ -7,6 +7,7 @@ were computed: one point per prefix, nothing in between but a line.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,12 +16,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from topreward.errors import ConfigError, nearest
+from topreward.files import whole_file
 from topreward.metrics import voc
+from topreward.report.text import shorten
 from topreward.types import Clip, Curve
 
 FORMATS = ("png", "svg", "pdf", "jpg", "webp")
 COLOURS = ("#2f6db3", "#d1495b", "#e0a100", "#3c8d5a", "#7a5ea8", "#7f7f7f")
 STRIP_FRAMES = 8
+LONGEST = 100
+"""Letters of text from outside in a row of the picture; its middle is left out beyond that."""
 
 
 def plot_curves(
@@ -38,18 +43,26 @@ def plot_curves(
     colours = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(curves)}
     for label, axis in zip(strips, axes[:-1], strict=True):
         _draw_strip(axis, clips[label], frames)
-        axis.set_title(label, loc="left", fontsize=9, color=colours[label])
+        axis.set_title(shorten(label, LONGEST), loc="left", fontsize=9, color=colours[label], parse_math=False)
     chart = axes[-1]
-    for label, curve in curves.items():
-        text = f"{label}   VOC {_number(voc(curve.values))}"
-        chart.plot(curve.times, curve.values, marker="o", markersize=3.5, color=colours[label], label=text)
+    lines = [
+        chart.plot(curve.times, curve.values, marker="o", markersize=3.5, color=colours[label])[0]
+        for label, curve in curves.items()
+    ]
     units = sorted({curve.unit for curve in curves.values()})
     chart.set_xlabel("time (s)")
     chart.set_ylabel(_axis_label(units))
     chart.grid(alpha=0.25)
     chart.spines[["top", "right"]].set_visible(False)
     # Below the axis: four long labels would cover the curves.
-    chart.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=2)
+    numbers = [str(n) for n in range(len(lines))]  # a label that begins with _ would be left out
+    columns = 2 if len(curves) > 1 else 1
+    legend = chart.legend(
+        lines, numbers, frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=columns
+    )
+    for shown, (label, curve) in zip(legend.get_texts(), curves.items(), strict=True):
+        shown.set_parse_math(False)
+        shown.set_text(f"{shorten(label, LONGEST // columns - 12)}   VOC {_number(voc(curve.values))}")
     return figure
 
 
@@ -62,16 +75,13 @@ def figure_format(path: str | os.PathLike[str]) -> str:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write an image file; its ending says the format. Raises ConfigError for an unknown one."""
-    target = Path(path).expanduser()
-    ending = figure_format(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.part")
-    try:
+    """Write an image file; its ending says the format. Raises ConfigError for an unknown one, and where the file cannot
+    be written."""
+    ending = figure_format(path)
+    with whole_file(path) as temporary, warnings.catch_warnings():
+        # A letter that the font does not have is a box in the picture; that is all there is to say of it.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from")
         figure.savefig(temporary, format=ending, dpi=150)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _draw_strip(axis: Axes, clip: Clip, frames: int) -> None:

@@ -7,22 +7,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from topreward.evaluation.evaluate import EvalRun
 from topreward.evaluation.rows import EpisodeRows, Row
 from topreward.evaluation.success import LAST_SCORE, SCORES
 from topreward.evaluation.suite import Suite, SuiteRow
 from topreward.evaluation.summary import Evidence, Summary, Trend
+from topreward.evaluation.versions import version_notes
 from topreward.jobs.plan import FROZEN, OTHER, REAL, REVERSED, TIME_INDEX
 from topreward.metrics import Interval, bootstrap_mean
+from topreward.report.text import say, shorten, showable
 
 MOST_EPISODES = 30
 """Lines of the episode table; all of them are in episodes.parquet."""
+
+MOST_NAME = 12
+"""Columns of an estimator's name."""
 
 MOST_NOTES = 8
 """Different sentences; all of them are in results.json."""
@@ -33,29 +40,30 @@ HEADINGS = {REAL: "VOC", FROZEN: "frozen", REVERSED: "reversed", OTHER: "other i
 
 def show_results(console: Console, run: EvalRun, summaries: Sequence[Summary]) -> None:
     """All of it: episodes, VOC with its controls, warnings, labels, true progress, cost, and what failed."""
-    console.print(episode_table(run.episodes, [s.estimator for s in summaries if s.estimator != TIME_INDEX]))
+    estimators = [s.estimator for s in summaries if s.estimator != TIME_INDEX]
+    _show(console, episode_table(run.episodes, estimators, console.width))
     if len(run.episodes) > MOST_EPISODES:
-        console.print(f"… and {len(run.episodes) - MOST_EPISODES} more episodes", highlight=False)
-    console.print(voc_table(summaries))
-    console.print(trend_table(summaries))
+        say(console, f"… and {len(run.episodes) - MOST_EPISODES} more episodes")
+    _show(console, voc_table(summaries))
+    _show(console, trend_table(summaries))
     for summary in summaries:
         if summary.sentence:
             style = "bold red" if summary.evidence == "none" else "yellow"
             mark = MARKS.get(summary.evidence, "").strip()
-            console.print(f"{mark} {summary.sentence}".strip(), style=style, markup=False, highlight=False)
+            say(console, f"{mark} {summary.sentence}".strip(), style)
     for line in failure_lines(summaries):
-        console.print(line, markup=False, highlight=False)
+        say(console, line)
     if any(s.success for s in summaries):
-        console.print(success_table(summaries))
+        _show(console, success_table(summaries))
     if any(s.truth for s in summaries):
-        console.print(truth_table(summaries))
+        _show(console, truth_table(summaries))
     for line in cost_lines(run, summaries):
-        console.print(line, markup=False, highlight=False)
+        say(console, line)
     for line in note_lines(run):
-        console.print(line, style="yellow", markup=False, highlight=False)
+        say(console, line, "yellow")
     for episode in run.episodes:
         if episode.error is not None:
-            console.print(f"failed: {episode.id}: {episode.error}", style="red", markup=False, highlight=False)
+            say(console, f"failed: {episode.id}: {episode.error}", "red")
 
 
 def note_lines(run: EvalRun) -> list[str]:
@@ -66,53 +74,77 @@ def note_lines(run: EvalRun) -> list[str]:
         lines.append(f"note: … and {len(notes) - MOST_NOTES} more, in results.json")
     if run.changed:
         lines.append(f"note: scored again, for their videos were replaced since the last run: {run.changed} episodes")
-    return lines
+    return lines + [f"note: {note}" for note in version_notes(run.episodes)]
 
 
-def episode_table(episodes: Sequence[EpisodeRows], estimators: Sequence[str]) -> Table:
-    """A line per episode: the VOC of each estimator's real video, and of its frozen one."""
+def episode_table(episodes: Sequence[EpisodeRows], estimators: Sequence[str], width: int = 80) -> Table:
+    """A line per episode: the VOC of each estimator's real video, and of its frozen one.
+
+    `width`: columns of the terminal. Ids and instructions are shortened to what the numbers leave; instructions are
+    left out where that is next to nothing.
+    """
     controlled = any(row.control == FROZEN for episode in episodes for row in episode.rows)
     table = _table("VOC per episode" + (", the frozen video's in brackets" if controlled else ""))
-    table.add_column("episode", overflow="fold", ratio=2)
-    table.add_column("instruction", overflow="fold", ratio=3)
-    for name in ("K", *map(escape, estimators)):
-        table.add_column(name, justify="right")
-    for episode in episodes[:MOST_EPISODES]:
+    shown = episodes[:MOST_EPISODES]
+    numbers: list[list[str]] = []
+    for episode in shown:
         found = {(row.estimator, row.control): row for row in episode.rows}
-        prefixes = next((row.prefixes for row in episode.rows if row.prefixes), "")
-        cells = [_pair(found.get((e, REAL)), found.get((e, FROZEN)) if e != "debiased" else None) for e in estimators]
-        table.add_row(escape(episode.id), escape(episode.instruction), str(prefixes), *cells)
+        prefixes = str(next((row.prefixes for row in episode.rows if row.prefixes), ""))
+        pairs = ((found.get((e, REAL)), found.get((e, FROZEN)) if e != "debiased" else None) for e in estimators)
+        numbers.append([prefixes, *(_pair(*pair) for pair in pairs)])
+    names = ["K", *(shorten(e, MOST_NAME) for e in estimators)]
+    columns = [max([len(name), *(len(row[i]) for row in numbers)]) for i, name in enumerate(names)]
+    ids, texts = _room(
+        width - sum(columns) - 2 * len(columns) - 3,  # two between columns, and the edges
+        max([len("episode"), *(cell_len(showable(e.id)) for e in shown)]),
+        max([len("instruction"), *(cell_len(showable(e.instruction)) for e in shown)]),
+    )
+    _add_columns(table, ["episode", *(["instruction"] if texts else [])], justify="left")
+    _add_columns(table, names)
+    for episode, row in zip(shown, numbers, strict=True):
+        told = [shorten(episode.id, ids), *([shorten(episode.instruction, texts)] if texts else [])]
+        table.add_row(*(Text(cell) for cell in (*told, *row)))
     return table
+
+
+def _room(left: int, ids: int, instructions: int) -> tuple[int, int]:
+    """Columns for ids and for instructions out of those that are left, a space between them included."""
+    if left >= ids + instructions + 2:
+        return ids, instructions
+    if left < 34:
+        return max(min(ids, left - 1), 8), 0
+    # Ids tell episodes apart: they get what they need first, up to three fifths.
+    told = min(ids, max(left * 3 // 5, left - 2 - instructions))
+    return told, left - 2 - told
 
 
 def voc_table(summaries: Sequence[Summary]) -> Table:
     """A line per estimator: VOC of the real video, and of every control beside it."""
     controls = _controls(summaries)
     episodes = max(s.trends[REAL].episodes for s in summaries)
-    table = _table(f"VOC over {episodes} episodes: mean, 95 % interval, and how many are defined where not all are")
-    table.add_column("estimator", no_wrap=True)
-    for control in controls:
-        table.add_column(HEADINGS[control], justify="right", no_wrap=True)
+    table = _table(f"VOC over {episodes} episodes: mean, 95 % interval, of how many if not of all")
+    _add_columns(table, ["estimator"], justify="left")
+    _add_columns(table, [HEADINGS[control] for control in controls])
     for s in summaries:
         every = s.trends[REAL].episodes
         cells = [voc_cell(s.trends[c], every) if c in s.trends else "" for c in controls]
         style = "bold red" if s.evidence == "none" else None
-        table.add_row(escape(s.estimator + MARKS.get(s.evidence, "")), *cells, style=style)
+        table.add_row(_named(s.estimator, MARKS.get(s.evidence, "")), *cells, style=style)
     return table
 
 
 def trend_table(summaries: Sequence[Summary]) -> Table:
     """A line per estimator: what else there is to say of the same curves."""
     slopes = _controls(summaries)
-    table = _table("the same curves; slopes over the whole clip")
-    table.add_column("estimator", no_wrap=True)
-    for name in ("median VOC", "undef.", "tau", "unit", *("slope" if c == REAL else HEADINGS[c] for c in slopes)):
-        table.add_column(name, justify="right")
+    table = _table("the same curves: median VOC, mean tau, slopes over the whole clip")
+    _add_columns(table, ["estimator"], justify="left")
+    names = {REAL: "slope", OTHER: "other"}
+    _add_columns(table, ["median", "undef.", "tau", "unit", *(names.get(c, HEADINGS[c]) for c in slopes)])
     for s in summaries:
         real = s.trends[REAL]
-        cells = [number(real.voc_median), str(real.voc.undefined), number(real.kendall_tau.mean), escape(s.unit or "")]
+        cells = [number(real.voc_median), str(real.voc.undefined), number(real.kendall_tau.mean), s.unit or ""]
         cells += [_slope(s.trends[c].slope.mean) if c in s.trends and s.trends[c].slope.count else "" for c in slopes]
-        table.add_row(escape(s.estimator), *cells)
+        table.add_row(_named(s.estimator), *cells)
     return table
 
 
@@ -146,14 +178,13 @@ def success_table(summaries: Sequence[Summary]) -> Table:
         + (f" ({named})" if named else "")
         + f"; threshold from {first.split}"
     )
-    table.add_column("estimator", no_wrap=True)
-    for name in ("AUC", "gap", "threshold", "accuracy", "majority", "ECE", "no score"):
-        table.add_column(name, justify="right")
+    _add_columns(table, ["estimator"], justify="left")
+    _add_columns(table, ["AUC", "gap", "threshold", "accuracy", "majority", "ECE", "no score"])
     for s in known:
         found = s.success
         assert found is not None
         table.add_row(
-            escape(s.estimator),
+            _named(s.estimator),
             number(found.roc_auc),
             interval(found.gap),
             number(found.threshold),
@@ -171,16 +202,15 @@ def truth_table(summaries: Sequence[Summary]) -> Table:
     first = known[0].truth
     assert first is not None
     table = _table(f"against true progress, {first.episodes} episodes: mean abs. error, correlations over all frames")
-    table.add_column("estimator", no_wrap=True)
-    for name in ("error", "min-max", "r", "min-max r", "rho", "frames"):
-        table.add_column(name, justify="right", no_wrap=True)
+    _add_columns(table, ["estimator"], justify="left")
+    _add_columns(table, ["error", "min-max", "r", "min-max r", "rho", "frames"])
     for s in known:
         found = s.truth
         assert found is not None
         cells = [interval(found.mae) if found.mae.count else "", interval(found.mae_minmax)]
         cells += [number(found.pearson), number(found.pearson_minmax), number(found.spearman)]
-        cells += [str(found.frames) + (f" + {found.undefined} undef." if found.undefined else "")]
-        table.add_row(escape(s.estimator), *cells)
+        cells += [str(found.frames) + (f"\n{found.undefined} undef." if found.undefined else "")]
+        table.add_row(_named(s.estimator), *cells)
     return table
 
 
@@ -226,7 +256,26 @@ def _line(found: Interval) -> str:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    return Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
+def _add_columns(table: Table, names: Sequence[str], *, justify: Literal["left", "right"] = "right") -> None:
+    for name in names:
+        table.add_column(Text(name), justify=justify, no_wrap=True)
+
+
+def _named(estimator: str, mark: str = "") -> Text:
+    """An estimator's name, which may be a user's own, beside its mark."""
+    return Text(shorten(estimator, MOST_NAME) + mark)
+
+
+def _show(console: Console, table: Table) -> None:
+    """A table below its title, which may be wider than it; where it is wider than the terminal, packed closer."""
+    say(console, table.title, "bold")
+    table.title = None
+    if console.measure(table, options=console.options.update(width=10_000)).maximum > console.width:
+        table.padding = 0
+    console.print(table)
 
 
 def _controls(summaries: Sequence[Summary]) -> list[str]:
@@ -251,47 +300,59 @@ def _order(row: Row) -> str:
 
 def show_suite(console: Console, suite: Suite, rows: Sequence[SuiteRow]) -> None:
     """A row per dataset and estimator, the reported figure beside it; the mean over datasets; what is to be doubted."""
-    console.print(suite_table(suite, rows))
+    _show(console, suite_table(suite, rows, console.width))
     for line in suite_means(suite, rows):
-        console.print(line, markup=False, highlight=False)
+        say(console, line)
     for row in rows:
         for s in row.summaries:
             if s.sentence and s.evidence in MARKS:
                 line = f"{MARKS[s.evidence].strip()} {row.dataset.name}: {s.sentence}"
-                console.print(line, style="bold red" if s.evidence == "none" else "yellow", markup=False)
+                say(console, line, "bold red" if s.evidence == "none" else "yellow")
     for row in rows:
+        for note in row.notes:
+            say(console, f"note: {row.dataset.name}: {note}", "yellow")
         if row.skipped:
-            console.print(f"{row.dataset.name}: {row.skipped} episodes without an instruction were left out")
+            say(console, f"{row.dataset.name}: {row.skipped} episodes without an instruction were left out")
         if row.failed:
             line = f"{row.dataset.name}: {row.failed} of {row.episodes} episodes failed; the first: {row.first_failure}"
-            console.print(line, style="red", markup=False, highlight=False)
+            say(console, line, "red")
         if row.error:
-            console.print(f"{row.dataset.name}: {row.error}", style="red", markup=False, highlight=False)
+            say(console, f"{row.dataset.name}: {row.error}", "red")
 
 
-def suite_table(suite: Suite, rows: Sequence[SuiteRow]) -> Table:
-    """A row per dataset and estimator. n: defined VOCs of all episodes."""
-    table = _table(f"{suite.suite}: mean VOC, 95 % interval")
-    table.add_column("dataset", overflow="fold")
-    table.add_column("estimator")
-    for name in ("n", "VOC", "answers failed", "failed as 0", "frozen", "reported", "reported frozen"):
-        table.add_column(name, justify="right")
+def suite_table(suite: Suite, rows: Sequence[SuiteRow], width: int = 80) -> Table:
+    """A row per dataset and estimator. n: defined VOCs of all episodes. `width`: columns of the terminal."""
+    brackets = ", the reported frozen video's in brackets" if any(row.dataset.reported_frozen for row in rows) else ""
+    table = _table(f"{suite.suite}: mean VOC, 95 % interval{brackets}")
+    lines: list[tuple[str, list[str]]] = []
     for row in rows:
         for summary in row.summaries:
             if summary.estimator == TIME_INDEX:
                 continue
             real, frozen = summary.trends[REAL], summary.trends.get(FROZEN)
-            told = (row.dataset.reported, row.dataset.reported_frozen)
-            table.add_row(
-                escape(row.dataset.name),
-                summary.estimator + MARKS.get(summary.evidence, ""),
+            said = row.dataset.reported.get(summary.estimator)
+            of_frozen = row.dataset.reported_frozen.get(summary.estimator)
+            cells = [
+                shorten(summary.estimator, MOST_NAME) + MARKS.get(summary.evidence, ""),
                 f"{real.voc.count}/{real.episodes}",
-                _suite_cell(real.voc),
+                interval(real.voc),
                 f"{100 * real.failure_rate:.0f} %" if real.failures else "",
-                _suite_cell(real.voc_failures_as_zero) if real.failures else "",
-                "" if frozen is None else _suite_cell(frozen.voc),
-                *(f"{t[summary.estimator]:.3f}" if summary.estimator in t else "" for t in told),
-            )
+                interval(real.voc_failures_as_zero) if real.failures else "",
+                "" if frozen is None else interval(frozen.voc),
+                "\n".join(
+                    ["" if said is None else f"{said:.3f}", *([] if of_frozen is None else [f"({of_frozen:.3f})"])]
+                ),
+            ]
+            lines.append((row.dataset.name, cells))
+    names = ["estimator", "n", "VOC", "failed", "as 0", "frozen", "reported"]
+    filled = [i for i, name in enumerate(names) if i < 3 or any(cells[i] for _, cells in lines)]
+    widths = [max([len(names[i]), *(len(part) for _, cells in lines for part in cells[i].split("\n"))]) for i in filled]
+    longest = max([len("dataset"), *(cell_len(showable(name)) for name, _ in lines)])
+    room = max(min(longest, width - sum(widths) - 2 * len(widths) - 3), 6)
+    _add_columns(table, ["dataset", "estimator"], justify="left")
+    _add_columns(table, [names[i] for i in filled[1:]])
+    for name, cells in lines:
+        table.add_row(*(Text(cell) for cell in (shorten(name, room), *(cells[i] for i in filled))))
     return table
 
 

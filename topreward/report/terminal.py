@@ -10,10 +10,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from topreward.metrics import kendall_tau, voc
+from topreward.report.text import say, showable
 from topreward.types import Curve
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -21,27 +22,28 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 
 def show_curve(console: Console, curve: Curve, *, height: int = 8) -> None:
     """A table of all prefixes, the curve as a picture, and its VOC."""
-    table = Table(title=escape(curve.instruction), title_justify="left")
+    say(console, curve.instruction, "italic")
+    table = Table()
     columns = {"log p True": curve.log_prob_true, "log p False": curve.log_prob_false}
     if curve.log_prob_true is None or not np.array_equal(curve.log_prob_true, curve.values, equal_nan=True):
         columns = {f"value ({curve.unit})": curve.values, **columns}
     columns["progress"] = curve.progress()
     shown = {name: values for name, values in columns.items() if values is not None}
     for name in ("frames", "time (s)", *shown):
-        table.add_column(name, justify="right")
+        table.add_column(Text(showable(name)), justify="right", no_wrap=True)
     for i in range(len(curve)):
         numbers = [_number(values[i]) for values in shown.values()]
         table.add_row(str(curve.prefix_lengths[i]), f"{curve.times[i]:.2f}", *numbers)
     console.print(table)
     for line in plot_lines(curve, width=max(20, min(console.width - 12, 72)), height=height):
-        console.print(line, markup=False, highlight=False)
+        say(console, line, wrap=False)
     defined = curve.values[~np.isnan(curve.values)]
     span = f"{defined.max() - defined.min():.3g} {curve.unit}" if defined.size else "undefined"
-    console.print(
-        f"VOC {_number(voc(curve.values))}   Kendall's tau {_number(kendall_tau(curve.values))}   range {span}"
+    say(
+        console, f"VOC {_number(voc(curve.values))}   Kendall's tau {_number(kendall_tau(curve.values))}   range {span}"
     )
     for note in curve.notes:
-        console.print(f"note: {note}", markup=False, style="yellow")
+        say(console, f"note: {note}", "yellow")
 
 
 def plot_lines(curve: Curve, *, width: int, height: int) -> list[str]:
