@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from topreward.config import Wording
 from topreward.errors import ConfigError, CurveError
 from topreward.files import expand, json_text, sweep, told, write_atomically, written_as
 from topreward.jobs.episode import Measured
@@ -30,6 +31,11 @@ from topreward.limits import hold
 
 IDENTITY = ("estimator", "model", "revision", "adapter", "dtype", "quantization", "protocol", "layout_version")
 """What a curve's provenance must have in common with those that lie in the folder already."""
+
+SINCE: Mapping[str, Mapping[str, Any]] = {
+    "wording": {"closed_thinking": Wording.model_fields["closed_thinking"].default},
+}
+"""What settings have that format 1 did not begin with, under which key, and the value that changes nothing."""
 
 SETTINGS = "settings.json"
 OWN_FILES = (SETTINGS, "results.json", "episodes.parquet")
@@ -100,7 +106,7 @@ class Folder:
         # Settings alone bind nobody: an earlier run may have stopped before it measured anything.
         if known.exists() and begun:
             raw, there = _read(known)
-            if differing := differences(there, json.loads(text)):
+            if differing := differences(as_today(there), as_today(json.loads(text))):
                 raise ConfigError(
                     f"{self.path}: was made with other settings ({'; '.join(differing)}); "
                     "give another folder, or the same settings to go on"
@@ -173,7 +179,7 @@ class Folder:
             if r.curve is None:
                 continue
             made = json.loads(how_made(r.curve))
-            here = {key: made.get(key) for key in IDENTITY}
+            here = as_today({key: made.get(key) for key in IDENTITY})
             before = self._made.setdefault(r.base, here)
             if differing := differences(before, here):
                 raise ConfigError(
@@ -205,6 +211,13 @@ class Folder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(f"{self.path}: another run is writing there") from error
+
+
+def as_today(value: Any) -> Any:
+    """Settings of an earlier version, with what came since spelled out as what was done then: see `SINCE`."""
+    if not isinstance(value, Mapping):
+        return value
+    return {key: {**SINCE.get(key, {}), **as_today(v)} if isinstance(v, Mapping) else v for key, v in value.items()}
 
 
 def differences(there: Any, here: Any, where: str = "", most: int = 4) -> list[str]:
