@@ -179,6 +179,17 @@ def test_an_evaluation_has_labels_too(dense_folder: Path, tmp_path: Path, capsys
     assert "did you mean 'debiased'" in words(capsys)
 
 
+def test_answers_that_fail_are_missing_labels(
+    dense_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Random weights write no percentages: GVL has no labels, TOPReward has, and the status says so."""
+    asked = ["--model", dense_folder, *FAST, "--gvl-protocol", "gvl-demo", "--dataset", "demo:?count=2&size=96"]
+    target = tmp_path / "labels"
+    assert run("label", *asked, "--estimators", "topreward,gvl", "--column", "progress", "--output", target) == 1
+    assert "none of 2 episodes has values of gvl" in words(capsys)
+    assert sorted(path.name for path in (target / "labels").iterdir()) == ["topreward"]
+
+
 def test_the_sample_is_drawn_by_the_seed(dense_folder: Path, tmp_path: Path) -> None:
     def sampled(seed: int) -> tuple[str, ...]:
         target = tmp_path / str(seed)

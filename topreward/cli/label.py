@@ -80,7 +80,7 @@ class ExportOptions:
 
 
 def label(options: LabelOptions) -> int:
-    """Score a dataset's episodes and make labels of them. Status 1 where an episode failed."""
+    """Score a dataset's episodes and make labels of them. Status 1 where an episode has none."""
     from topreward import evaluation
     from topreward.evaluation.results import write_results
 
@@ -104,7 +104,7 @@ def label(options: LabelOptions) -> int:
     if written:
         say(written)
     _last_word(made)
-    return 1 if run.failed else 0
+    return 1 if run.failed or not _whole(made, names) else 0
 
 
 def derive(options: DeriveOptions) -> int:
@@ -116,8 +116,7 @@ def derive(options: DeriveOptions) -> int:
     names = stored.plan.estimators if options.estimators is None else parse_estimators(options.estimators)
     made = _derive(stored.path, names, options.labels, options.seed, options.calibration_split)
     _last_word(made)
-    whole = len(made) == len(names) and not any(labels.unlabelled for labels in made)
-    return 0 if whole else 1
+    return 0 if _whole(made, names) else 1
 
 
 def export(options: ExportOptions) -> int:
@@ -192,6 +191,11 @@ def _derive(run: Path, names: tuple[str, ...], settings: LabelSettings, seed: in
         out.print(f"written to {folder}", markup=False, highlight=False)
         made.append(labels)
     return made
+
+
+def _whole(made: list[Labels], names: tuple[str, ...]) -> bool:
+    """Whether every estimator has labels of every episode that was measured."""
+    return len(made) == len(names) and not any(labels.unlabelled for labels in made)
 
 
 def _last_word(made: list[Labels]) -> None:
