@@ -44,17 +44,19 @@ def random_model(
 ) -> QwenVL:
     """A Qwen3-VL with random weights, made on the device; time and memory do not depend on the values.
 
-    A mixture of experts where `text` names `num_experts`.
+    A mixture of experts where `text` names `num_experts`; a Qwen3.5 where it names `linear_num_value_heads`.
     """
     torch.manual_seed(0)
-    family = "Qwen3VLMoe" if "num_experts" in text else "Qwen3VL"
-    half = text["head_dim"] // 2
+    hybrid = "linear_num_value_heads" in text
+    family = ("Qwen3_5" if hybrid else "Qwen3VL") + ("Moe" if "num_experts" in text else "")
+    half = text["head_dim"] // (8 if hybrid else 2)  # Qwen3.5 turns a quarter of each head
     side = half * 10 // 32
     sections = {"rope_type": "default", "mrope_section": [half - 2 * side, side, side], "mrope_interleaved": True}
     if int(transformers.__version__.split(".")[0]) < 5:
         rope: dict[str, Any] = {"rope_theta": 5e6, "rope_scaling": sections}
     else:
-        rope = {"rope_parameters": {**sections, "rope_theta": 5e6}}
+        share = {"partial_rotary_factor": 0.25} if hybrid else {}
+        rope = {"rope_parameters": {**sections, **share, "rope_theta": 5e6}}
     config = getattr(transformers, f"{family}Config")(
         text_config={"vocab_size": REAL_VOCABULARY, **text, **rope},
         vision_config={"patch_size": 16, "out_hidden_size": text["hidden_size"], **vision},

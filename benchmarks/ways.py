@@ -7,6 +7,8 @@ the same prepared patches:
     ours       trunk pass and one branch pass over all prefixes
     append     append-and-crop: one cache grown prefix by prefix, cropped after each answer
     alone      a pass of its own for each prefix, vision included, with our kernels
+    trunk      the decoder alone: a plain forward over the trunk, nothing kept
+    decoder    the decoder alone: our passes, from what the tower has seen
     recompute  a plain forward of the stock model for each prefix, vision included: the slow twin
 
 `append` takes its tokens and their places from a layout that is ready before the clock starts; floor, ours and alone
@@ -15,6 +17,7 @@ lay out anew in every call, as the public call must. Knows no clock.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -74,6 +77,21 @@ class Workload:
     def ours(self) -> Values:
         return self._pass(self.counts)
 
+    @cached_property
+    def seen(self) -> tuple[Features, Features]:
+        """What the tower sees of the trunk and of the padded blocks, looked at once."""
+        features = self.model.see(self._patches(self.counts), self.call.grid)
+        cut = self.layout.trunk_blocks * self.call.cells
+        return features[slice(0, cut)], features[slice(cut, None)]
+
+    def trunk(self) -> Tensor:
+        """(1, L, hidden)"""
+        return self.model.decode(self.layout.trunk, self.seen[0], use_cache=False)
+
+    def decoder(self) -> Values:
+        hidden = self.model.ask(self.layout, *self.seen, max_tokens=self._chunk(self.layout))
+        return self.model.log_probs(hidden, self.answers)
+
     def alone(self) -> Values:
         return np.concatenate([self._pass([count]) for count in self.counts])
 
@@ -116,10 +134,12 @@ class Workload:
         layout = self._lay_out(counts)
         features = self.model.see(self._patches(counts), self.call.grid)
         cut = layout.trunk_blocks * self.call.cells
-        trunk = self.model.prefill(layout, features[slice(0, cut)])
-        chunk = Load(len(layout.trunk), len(layout.branch), 0, 0, 0, mask_copies=self.model.mask_copies).branch_chunk
-        hidden = self.model.branch(layout, trunk, features[slice(cut, None)], max_tokens=chunk)
+        seen = features[slice(0, cut)], features[slice(cut, None)]
+        hidden = self.model.ask(layout, *seen, max_tokens=self._chunk(layout))
         return self.model.log_probs(hidden, self.answers)
+
+    def _chunk(self, layout: Layout) -> int:
+        return Load(len(layout.trunk), len(layout.branch), 0, 0, 0, mask_copies=self.model.mask_copies).branch_chunk
 
     def _lay_out(self, counts: list[int], questions: list[str] | None = None) -> Layout:
         return lay_out(

@@ -28,6 +28,7 @@ from topreward.qwen.delta import (
     Stretch,
     branch_plan,
     branch_points,
+    held_bytes,
     longest_stretch,
     mix,
     mixing,
@@ -157,7 +158,7 @@ def test_the_layers_are_themselves_again(layer: Any) -> None:
 def test_offloaded_weights_are_brought_in(hybrid_folder: Path) -> None:
     here = TOPReward.from_pretrained(hybrid_folder, device="cpu")
     want = here.score(CLIP, ONE).values
-    accelerate.cpu_offload(here.model.model, execution_device="cpu")
+    accelerate.cpu_offload(here.model.text, execution_device="cpu")  # 5.2 cannot do it to its vision tower
     assert here.model.text.layers[0].linear_attn.A_log.device.type == "meta"
     np.testing.assert_array_equal(here.score(CLIP, ONE).values, want)
     assert here.model.text.layers[0].linear_attn.A_log.device.type == "meta"
@@ -174,13 +175,9 @@ def test_states_take_what_is_estimated(hybrid_folder: Path, dtype: str) -> None:
         trunk = estimator.model.prefill(call.layout, estimator.model.see(patches, call.grid))
     points = branch_points(call.layout.branches)
     assert len(trunk.layers) == 1, "keys are kept by full attention alone"
-    held = {}
-    for states in trunk.states.values():
-        assert list(states) == points
-        for tensor in (t for state in states.values() for t in state):
-            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+    assert all(list(states) == points for states in trunk.states.values())
     expected = len(points) * LinearLayers.of(estimator.model.model).state_bytes
-    assert abs(sum(held.values()) / expected - 1) < 0.1
+    assert abs(held_bytes(trunk.states) / expected - 1) < 0.1
 
 
 @pytest.mark.parametrize(

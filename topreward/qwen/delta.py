@@ -208,6 +208,13 @@ def branch_points(branches: Iterable[Branch]) -> list[Point]:
     return list(dict.fromkeys(("trunk", b.row, b.trunk_length) for b in branches if b.trunk_length))
 
 
+def held_bytes(states: States) -> int:
+    """Bytes of memory that states hold, each piece once."""
+    tensors = [tensor for points in states.values() for state in points.values() for tensor in state]
+    held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    return sum(held.values())
+
+
 def longest_stretch(branches: Sequence[Branch]) -> int:
     """Most trunk tokens between two branch points."""
     return max((len(s) for s in trunk_plan(branches, width=0).stretches), default=0)
