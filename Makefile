@@ -131,6 +131,24 @@ test-lerobot: .venv-uv/bin/uv
 	$(UV) pip install --quiet --python .venv-lerobot --editable ".[dev]" lerobot==0.6.1
 	.venv-lerobot/bin/python $(UNLOCKED) tests
 
+# Qwen3.5 and 3.6 where versions of transformers differ in their linear layers; 5.1 has none, and must say so.
+HYBRID_VERSIONS ?= 5.1.0 5.2.0 5.6.2 5.7.0 5.12.1
+HYBRID_TESTS := tests/qwen/test_delta.py tests/estimators/test_hybrid.py
+
+.venv-transformers-%/.installed: $(VENV)/.installed
+	$(PYTHON) -m venv $(@D)
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > \
+		"$$($(@D)/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth"
+	$(@D)/bin/python -m pip install --quiet "transformers==$*"
+	touch $@
+
+.PRECIOUS: .venv-transformers-%/.installed
+.PHONY: test-hybrid
+test-hybrid: install $(HYBRID_VERSIONS:%=.venv-transformers-%/.installed)
+	$(BIN)/python $(PYTEST) $(HYBRID_TESTS)
+	for version in $(HYBRID_VERSIONS); do \
+		PYTHONPATH=$(CURDIR) .venv-transformers-$$version/bin/python $(UNLOCKED) $(HYBRID_TESTS) || exit; done
+
 clean:
 	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 

@@ -37,8 +37,10 @@ WORKLOADS = {
 }
 
 
-def one_pass() -> str:
-    report = load("one_pass")
+def one_pass(name: str = "one_pass") -> str:
+    if not (RESULTS / f"{name}.json").is_file():
+        return "No figures yet."
+    report = load(name)
     results = {r["workload"]: r for r in report["results"]}
     head = [WORKLOADS[name].format(**r) for name, r in results.items()]
     lines = ["| time, in forwards over the video | " + " | ".join(head) + " |", "|---|" + "---:|" * len(head)]
@@ -46,17 +48,24 @@ def one_pass() -> str:
         cells = [f"{r['over_floor'][way]:.2f} ×" if way in r["over_floor"] else "" for r in results.values()]
         if any(cells):
             lines.append(f"| {text} | " + " | ".join(cells) + " |")
+    if all("states" in r for r in results.values()):
+        over = [f"{r['decoder_over_trunk']:.2f} ×" for r in results.values()]
+        lines.append("| our passes over the decoder, in plain forwards over the trunk | " + " | ".join(over) + " |")
+        states = [f"{r['states']['held_over_estimated']:.3f} ×" for r in results.values()]
+        lines.append("| memory of the states, over its estimate | " + " | ".join(states) + " |")
     memory = [f"{r['memory_over_floor']:.2f} ×" if "memory_over_floor" in r else "" for r in results.values()]
     lines.append("| topreward: peak memory over the floor's | " + " | ".join(memory) + " |")
     worst = [max(v for way, v in r["largest_difference"].items() if way != "stock") for r in results.values()]
     lines.append("| largest difference to the other ways (nats) | " + " | ".join(f"{w:.0e}" for w in worst) + " |")
     machine = report["machine"]
+    kind = "Qwen3.5" if report.get("architecture") == "hybrid" else "Qwen3-VL"
+    millions = report.get("parameters", 193e6) / 1e6
     floor = results["paper"]["median"]["floor"] if "paper" in results else 0.0
     lines += [
         "",
-        f"64 sampled frames at 256×256, a random Qwen3-VL of 193 M parameters in fp32, {machine['threads']} thread(s) "
-        f"of {machine['cpu']}, torch {machine['torch']}, transformers {machine['transformers']}; medians; the floor "
-        f"under `paper` took {floor:.2f} s.",
+        f"{report.get('frames', 64)} sampled frames at 256×256, a random {kind} of {millions:.0f} M parameters in "
+        f"fp32, {machine['threads']} thread(s) of {machine['cpu']}, torch {machine['torch']}, transformers "
+        f"{machine['transformers']}; medians; the floor under `paper` took {floor:.2f} s.",
     ]
     return "\n".join(lines)
 
@@ -149,6 +158,7 @@ def topreward_vs_gvl() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "one_pass": one_pass,
+    "one_pass_hybrid": partial(one_pass, "one_pass_hybrid"),
     "flat_memory": flat_memory,
     "topreward_vs_gvl": topreward_vs_gvl,
     "gpu": partial(gpu, "gpu"),
