@@ -218,6 +218,24 @@ def test_labels_that_follow_the_clock_end_in_red(tmp_path: Path, monkeypatch: py
     assert summary["audit"]["verdict"] == "follows the clock"
 
 
+def test_text_from_outside_is_shown_and_kept_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An instruction that would colour the terminal, and an error that is half a character."""
+    odd = "[red]open :smile: \x1b[31m it\u202e"
+    made = [replace(m, instruction=odd, values=m.values[::-1]) for m in some(3)]
+    folder = write_run(tmp_path / "run", [*made, Made([], [], error="no \udc80 file\x07")])
+    assert run("derive", folder, "--column", "progress") == 1
+    shown = capsys.readouterr().out
+    assert "[red]open :smile: \\x1b[31m it\\u202e" in shown
+    assert "no \\udc80 file\\x07" in shown
+    assert not set(shown) & set("\x1b\x07\u202e")
+    rows = pq.read_table(folder / "labels/topreward/episodes.parquet").to_pylist()
+    assert rows[0]["instruction"] == odd
+    assert rows[3]["error"] == "no \\udc80 file\x07"
+    for line in (folder / "labels/topreward/review.jsonl").read_text().splitlines():
+        json.loads(line)
+    assert run("export", folder, "--to", "csv") == 0
+
+
 def test_half_a_run_is_derived_as_far_as_it_goes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_run(tmp_path / "run", some(4), planned=7, dataset="lerobot:somewhere")
     assert run("derive", folder) == 0

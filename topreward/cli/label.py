@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from topreward.cli.job import JobOptions, score_episodes
-from topreward.cli.report import check_page, draw_run, say
+from topreward.cli.report import check_page, draw_run
+from topreward.cli.report import say as say_page
 from topreward.cli.terminal import err, out
 from topreward.errors import ConfigError, TopRewardError
 from topreward.files import check_target
 from topreward.labels.settings import LabelSettings
+from topreward.report.text import say
 
 if TYPE_CHECKING:
     from topreward.evaluation import EvalRun, Plan
@@ -98,11 +100,11 @@ def label(options: LabelOptions) -> int:
 
         run = score_episodes(options, plan, inputs, skipped, folder, auto="dense", at_end=keep)
         if skipped:
-            out.print(f"{len(skipped)} episodes without an instruction were left out")
+            say(out, f"{len(skipped)} episodes without an instruction were left out")
         made = _derive(folder.path, names, options.labels, options.seed, options.calibration_split)
         written = draw_run(folder.path, inputs, options.report, options.max_inline_mb) if options.report else None
     if written:
-        say(written)
+        say_page(written)
     _last_word(made)
     return 1 if run.failed or not _whole(made, names) else 0
 
@@ -140,13 +142,14 @@ def export(options: ExportOptions) -> int:
     if options.to == "lerobot":
         one = exports.export_lerobot(made, target, column=options.column, **may)
         _say_written(one)
-        out.print(f"progress_sparse is {options.column or made.column}", highlight=False)
+        say(out, f"progress_sparse is {options.column or made.column}")
         _say_how_to_train(made, one)
         return 0
     one = exports.export_rlinf(made, target, tag=options.tag, **may)
     _say_written(one)
-    out.print(f"for training: data.advantage_tag: {options.tag}; for meta/mixture_config.yaml:", highlight=False)
-    out.print(exports.rlinf_config(made, options.tag), markup=False, highlight=False)
+    say(out, f"for training: data.advantage_tag: {options.tag}; for meta/mixture_config.yaml:")
+    for line in exports.rlinf_config(made, options.tag).splitlines():
+        say(out, line)
     return 0
 
 
@@ -184,11 +187,11 @@ def _derive(run: Path, names: tuple[str, ...], settings: LabelSettings, seed: in
         except TopRewardError as error:
             if len(names) == 1:
                 raise
-            out.print(f"{name}: {error}", style="red", markup=False, highlight=False)
+            say(out, f"{name}: {error}", "red")
             continue
         show_labels(out, labels)
         _export_by_itself(run, name)
-        out.print(f"written to {folder}", markup=False, highlight=False)
+        say(out, f"written to {folder}")
         made.append(labels)
     return made
 
@@ -221,7 +224,7 @@ def _export_by_itself(run: Path, estimator: str) -> None:
         one = exports.export_lerobot(made, target, force=True)
     except TopRewardError as error:
         target.unlink(missing_ok=True)
-        out.print(f"no file for LeRobot was written: {error}", style="yellow", markup=False, highlight=False)
+        say(out, f"no file for LeRobot was written: {error}", "yellow")
         return
     _say_written(one)
     _say_how_to_train(made, one)
@@ -231,17 +234,18 @@ def _say_how_to_train(made: Made, one: Exported) -> None:
     from topreward.labels.export import sample_weighting
 
     chunk = made.summary["rabc"]["chunk_size"]
-    out.print(f"for a LeRobot training whose policy has chunk_size {chunk}:", highlight=False)
-    out.print(sample_weighting(made, one.path), markup=False, highlight=False, soft_wrap=True)
+    say(out, f"for a LeRobot training whose policy has chunk_size {chunk}:")
+    for line in sample_weighting(made, one.path).splitlines():
+        say(out, line, wrap=False)
 
 
 def _say_written(one: Exported) -> None:
-    out.print(f"{one.rows} rows written to {one.path}", markup=False, highlight=False, soft_wrap=True)
+    say(out, f"{one.rows} rows written to {one.path}", wrap=False)
     if one.missing:
         named = ", ".join(one.missing[:5]) + (f" and {len(one.missing) - 5} more" if len(one.missing) > 5 else "")
-        out.print(f"note: without values: {named}", style="yellow", markup=False, highlight=False)
+        say(out, f"note: without values: {named}", "yellow")
     for note in one.notes:
-        out.print(f"note: {note}", style="yellow", markup=False, highlight=False)
+        say(out, f"note: {note}", "yellow")
 
 
 def _check(options: ExportOptions) -> None:

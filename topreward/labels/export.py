@@ -20,10 +20,10 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
 from topreward.errors import ConfigError, DatasetError, nearest
+from topreward.files import whole_file
 from topreward.jobs.episode import place
 from topreward.jobs.stored import open_stored
 from topreward.labels.settings import ProgressColumn
-from topreward.labels.tables import whole
 from topreward.labels.write import labels_folder
 
 LEROBOT = pa.schema(
@@ -150,7 +150,7 @@ def export_lerobot(
     told = {"estimator": made.estimator, "column": chosen, "causal": made.summary["settings"]["causal"]}
     schema = LEROBOT.with_metadata({"reward_model_path": str(name or "topreward"), "topreward": json.dumps(told)})
     rows = undefined = 0
-    with whole(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+    with whole_file(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for batch in made.batches(["index", "episode_index", "frame_index", chosen]):
             values = batch.column(chosen).cast(pa.float32())
             if chosen == "percent":
@@ -180,7 +180,7 @@ def export_rlinf(
     missing = _missing(made, "advantage", "RLinf looks every frame up", allow_missing)
     notes = _subset_notes(made, "RLinf looks every frame up")
     rows = undefined = 0
-    with whole(path) as temporary, pq.ParquetWriter(temporary, RLINF) as writer:
+    with whole_file(path) as temporary, pq.ParquetWriter(temporary, RLINF) as writer:
         for batch in made.batches(["episode_index", "frame_index", "positive", "advantage"]):
             defined = batch.filter(pc.and_(batch.column("positive").is_valid(), batch.column("advantage").is_valid()))
             rows += defined.num_rows
@@ -214,7 +214,7 @@ def export_csv(made: Made, target: Path | None = None, *, force: bool = False) -
     rows = 0
     with (
         pq.ParquetFile(made.folder / "frames.parquet") as file,
-        whole(frames) as temporary,
+        whole_file(frames) as temporary,
         pcsv.CSVWriter(temporary, file.schema_arrow) as writer,
     ):
         for batch in file.iter_batches():
@@ -223,7 +223,7 @@ def export_csv(made: Made, target: Path | None = None, *, force: bool = False) -
     table = pq.read_table(made.folder / "episodes.parquet")
     look = pa.array(["; ".join(texts) for texts in table["look"].to_pylist()], pa.string())
     table = table.set_column(table.schema.get_field_index("look"), "look", look)
-    with whole(episodes) as temporary:
+    with whole_file(episodes) as temporary:
         pcsv.write_csv(table, temporary)
     return Exported(frames, rows, 0, ()), Exported(episodes, table.num_rows, 0, ())
 

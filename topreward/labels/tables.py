@@ -6,9 +6,6 @@ and forgotten, so that thousands of them take no memory.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from topreward.errors import ConfigError
+from topreward.files import whole_file
 from topreward.labels.derive import Labels
 from topreward.labels.kept import Kept
 
@@ -77,24 +74,10 @@ GROUP_ROWS = 100_000
 """Frames after which a row group is closed; an episode is never cut by one."""
 
 
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A name to write to, which takes the file's place when all is written. Raises ConfigError where that fails."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_tables(labels: Labels, frames: Path, episodes: Path) -> None:
     """Both tables, in one go over the episodes."""
     rows = []
-    with whole(frames) as target, pq.ParquetWriter(target, FRAMES) as writer:
+    with whole_file(frames) as target, pq.ParquetWriter(target, FRAMES) as writer:
         waiting: list[pa.Table] = []
         for kept in labels.episodes:
             table = frames_table(labels, kept) if kept.num_frames else FRAMES.empty_table()
@@ -104,7 +87,7 @@ def write_tables(labels: Labels, frames: Path, episodes: Path) -> None:
                 writer.write_table(pa.concat_tables(waiting))
                 waiting = []
         writer.write_table(pa.concat_tables([*waiting, FRAMES.empty_table()]))
-    with whole(episodes) as target:
+    with whole_file(episodes) as target:
         pq.write_table(pa.Table.from_pylist(rows, schema=EPISODES), target)
 
 
@@ -115,7 +98,7 @@ def frames_table(labels: Labels, kept: Kept) -> pa.Table:
     first = kept.place["dataset_from_index"] if kept.place else None
     made["index"] = pa.nulls(count, pa.int64()) if first is None else first + made["frame_index"]
     made["episode_index"] = pa.array([labels.numbers[kept.id]] * count, pa.int64())
-    made["episode_id"] = pa.array([kept.id] * count, pa.string())
+    made["episode_id"] = pa.array([_utf8(kept.id)] * count, pa.string())
     return pa.table([_column(made[field.name], field.type) for field in FRAMES], schema=FRAMES)
 
 
@@ -140,7 +123,7 @@ def episode_row(labels: Labels, kept: Kept, frames: pa.Table) -> dict[str, Any]:
         "mean_advantage": float(np.nanmean(advantages)) if not np.isnan(advantages).all() else np.nan,
         "positive_share": float(positive.mean()) if positive.size else np.nan,
     }
-    return {
+    row = {
         "episode_id": kept.id,
         "episode_index": labels.numbers[kept.id],
         "instruction": kept.instruction,
@@ -157,6 +140,12 @@ def episode_row(labels: Labels, kept: Kept, frames: pa.Table) -> dict[str, Any]:
         "error": real.error,
         **{name: None if np.isnan(value) else value for name, value in numbers.items()},
     }
+    return {name: [_utf8(v) for v in value] if isinstance(value, list) else _utf8(value) for name, value in row.items()}
+
+
+def _utf8(value: Any) -> Any:
+    """Text as parquet can hold it: half of a surrogate pair, from the name of an odd file, as JSON spells it."""
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _column(values: Any, kind: pa.DataType) -> pa.Array:

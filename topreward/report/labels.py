@@ -9,10 +9,11 @@ import math
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from topreward.labels.derive import Labels
+from topreward.report.text import say, showable
 
 MOST_ANCHORS = 6
 """Instructions whose anchors are shown; all of them are in summary.json."""
@@ -26,29 +27,26 @@ MOST_REASONS = 2
 def show_labels(console: Console, labels: Labels) -> None:
     """All but the audit."""
 
-    def say(text: str, style: str | None = None) -> None:
-        console.print(text, style=style, markup=False, highlight=False)
-
     done = len(labels.episodes) - len(labels.unlabelled)
     frames = sum(kept.num_frames for kept in labels.episodes)
-    say(f"{labels.estimator}: {done} of {labels.planned} episodes labelled, {frames} frames")
+    say(console, f"{labels.estimator}: {done} of {labels.planned} episodes labelled, {frames} frames")
     for line in [*_anchor_lines(labels), *_signal_lines(labels), *_success_lines(labels)]:
-        say(line)
+        say(console, line)
     looks = labels.first_to_look_at
     if looks:
         console.print(_review_table(labels))
         if len(looks) > MOST_TO_LOOK_AT:
-            say(f"… and {len(looks) - MOST_TO_LOOK_AT} more, in review.jsonl")
+            say(console, f"… and {len(looks) - MOST_TO_LOOK_AT} more, in review.jsonl")
     for note in labels.notes:
-        say(f"note: {note}", "yellow")
+        say(console, f"note: {note}", "yellow")
     for kept in labels.unlabelled:
-        say(f"no labels: {kept.id}: {kept.why_not or 'its curve is undefined'}", "red")
+        say(console, f"no labels: {kept.id}: {kept.why_not or 'its curve is undefined'}", "red")
 
 
 def show_audit(console: Console, labels: Labels) -> None:
     """Whether the labels follow the clock: the last word, in red where they do."""
-    style = "bold red" if labels.audit.alarming else "yellow" if labels.audit.verdict == "not decided" else None
-    console.print(labels.audit.sentence, style=style, markup=False, highlight=False)
+    style = "bold red" if labels.audit.alarming else "yellow" if labels.audit.verdict == "not decided" else ""
+    say(console, labels.audit.sentence, style)
 
 
 def _anchor_lines(labels: Labels) -> list[str]:
@@ -104,7 +102,8 @@ def _review_table(labels: Labels) -> Table:
     table.add_column("instruction", overflow="fold")
     table.add_column("why", overflow="fold")
     for kept, facts in labels.first_to_look_at[:MOST_TO_LOOK_AT]:
-        table.add_row(escape(kept.id), escape(kept.instruction), escape("; ".join(facts.reasons[:MOST_REASONS])))
+        why = "; ".join(facts.reasons[:MOST_REASONS])
+        table.add_row(*(Text(showable(cell)) for cell in (kept.id, kept.instruction, why)))
     return table
 
 
