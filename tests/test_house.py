@@ -16,7 +16,7 @@ ROOT = Path(topreward.__file__).parent
 # A room may import from its own floor and from the floors below (lower numbers).
 FLOORS = [
     {"errors"},
-    {"files", "limits", "metrics", "rewards", "provenance"},
+    {"files", "limits", "metrics", "monitor", "rewards", "provenance"},
     {"types"},
     {"config"},
     {"video", "sampling"},
@@ -37,6 +37,8 @@ def test_public_names() -> None:
         "Curve",
         "Episode",
         "Protocol",
+        "Stream",
+        "SuccessMonitor",
         "TOPReward",
         "TopRewardError",
         "__version__",
@@ -61,7 +63,7 @@ def test_public_names() -> None:
 def test_importing_topreward_imports_no_torch() -> None:
     code = (
         "import sys, topreward as tr\n"
-        "tr.voc([1, 2]); tr.load_protocol('paper'); tr.Clip; tr.read_video; tr.open_dataset\n"
+        "tr.voc([1, 2]); tr.load_protocol('paper'); tr.Clip; tr.SuccessMonitor; tr.read_video; tr.open_dataset\n"
         "import topreward.estimators.topreward.prompts, topreward.estimators.gvl.prompts\n"
         "import topreward.estimators.gvl.answers; tr.load_gvl_protocol('gvl')\n"
         "print([m for m in ('torch', 'transformers', 'matplotlib', 'rich') if m in sys.modules])"

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from topreward.errors import TopRewardError
     from topreward.estimators.gvl import GVL
     from topreward.estimators.gvl.protocol import load_gvl_protocol
-    from topreward.estimators.topreward import TOPReward
+    from topreward.estimators.topreward import Stream, TOPReward
     from topreward.metrics import bootstrap_mean, kendall_tau, voc
+    from topreward.monitor import SuccessMonitor
     from topreward.rewards import advantage_weights, dense_rewards, progress
     from topreward.types import Clip, Curve, Episode
     from topreward.video import read_video
@@ -38,6 +39,8 @@ _HOMES = {
     "Episode": "topreward.types",
     "GVL": "topreward.estimators.gvl",
     "Protocol": "topreward.config",
+    "Stream": "topreward.estimators.topreward",
+    "SuccessMonitor": "topreward.monitor",
     "TOPReward": "topreward.estimators.topreward",
     "TopRewardError": "topreward.errors",
     "advantage_weights": "topreward.rewards",
@@ -58,6 +61,8 @@ __all__ = [
     "Curve",
     "Episode",
     "Protocol",
+    "Stream",
+    "SuccessMonitor",
     "TOPReward",
     "TopRewardError",
     "__version__",

@@ -136,7 +136,7 @@ def lay_out(
     `counts`: (D,) sampled frames in each distinct prefix, increasing, in [1, N]. `questions`: D rows of I
     texts, what follows the video in each prefix for each instruction.
     """
-    block_text = [f"<{t:.1f} seconds>" for t in patch_seconds(seconds)]
+    block_text = [stamp(t) for t in patch_seconds(seconds)]
     trunk_blocks = max(counts) // TEMPORAL_PATCH
     trunk = Writer(vision, grid)
     ends = [(0, 0)]  # (tokens, next position) after b whole blocks; nothing is shared before the first
@@ -155,12 +155,12 @@ def lay_out(
         flat.position = position
         if odd:
             last = float(seconds[count - 1])
-            stamp = f"<{(last + last) / 2:.1f} seconds>"
-            flat.text(encode(opening + stamp if whole == 0 else stamp))
+            time = stamp((last + last) / 2)
+            flat.text(encode(opening + time if whole == 0 else time))
             flat.block()
             odd_counts.append(count)
         tails = [encode(text) for text in texts]
-        shared = _common_prefix(tails)
+        shared = common_prefix(tails)
         flat.text(tails[0][:shared])
         stem_stop, stem_position = len(flat.ids), flat.position
         stops = []
@@ -187,12 +187,17 @@ def prompt_text(opening: str, seconds: NDArray[np.float64], grid: tuple[int, int
     `seconds`: (n,) times of this prefix's sampled frames.
     """
     pads = VIDEO_PAD * (grid[0] * grid[1])
-    blocks = [f"<{t:.1f} seconds>{VISION_START}{pads}{VISION_END}" for t in patch_seconds(seconds)]
+    blocks = [f"{stamp(t)}{VISION_START}{pads}{VISION_END}" for t in patch_seconds(seconds)]
     return opening + "".join(blocks) + question
 
 
-def _common_prefix(tails: list[list[int]]) -> int:
-    # Each tail keeps at least its last token, where its answer is read. One tail alone shares nothing.
+def stamp(seconds: float) -> str:
+    """A block's time, as it stands before it."""
+    return f"<{seconds:.1f} seconds>"
+
+
+def common_prefix(tails: list[list[int]]) -> int:
+    """How many tokens all questions begin with, each's last one left out, where its answer is read. One shares none."""
     if len(tails) == 1:
         return 0
     shortest = min(map(len, tails)) - 1

@@ -26,14 +26,15 @@ def pack(layouts: Sequence[Layout]) -> Passes:
         return layouts[0]
     width = max(len(layout.branch) for layout in layouts)
     return Passes(
-        trunk=_rows([layout.trunk for layout in layouts]),
-        branch=_rows([layout.branch for layout in layouts]),
+        trunk=rows([layout.trunk for layout in layouts]),
+        branch=rows([layout.branch for layout in layouts]),
         branches=tuple(replace(b, row=row) for row, layout in enumerate(layouts) for b in layout.branches),
         scored=np.concatenate([layout.scored + row * width for row, layout in enumerate(layouts)]),
     )
 
 
-def _rows(runs: Sequence[Tokens]) -> Tokens:
+def rows(runs: Sequence[Tokens]) -> Tokens:
+    """A row for each run of tokens, padded on the right."""
     shape = len(runs), max(map(len, runs))
     ids, positions, visual = np.zeros(shape, np.int64), np.zeros((3, *shape), np.int64), np.zeros(shape, np.bool_)
     for row, run in enumerate(runs):

@@ -7,8 +7,11 @@
     one_pass   the fast path
     together   many clips in as few passes as fit
     slow_twin  the plain way, to which it is held
+    arriving   which frames are shown while a video is filmed
+    stream     values of a video that grows
+    pool       several of them in the same passes
 
-Importing this package imports no torch: `TOPReward` loads when it is first used.
+Importing this package imports no torch: `TOPReward` and `Stream` load when they are first used.
 """
 
 from __future__ import annotations
@@ -17,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from topreward.estimators.topreward.estimator import TOPReward
+    from topreward.estimators.topreward.stream import Stream
 
-__all__ = ["TOPReward"]
+__all__ = ["Stream", "TOPReward"]
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from topreward.estimators.topreward import estimator
+        from topreward.estimators.topreward import estimator  # imports the stream as well
 
         return getattr(estimator, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

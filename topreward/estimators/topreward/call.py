@@ -116,17 +116,7 @@ class Call:
         ]
 
     def _notes(self) -> tuple[str, ...]:
-        notes = list(self.clip.notes)
-        if self.protocol.resize == "square" and self.schedule.indices.size > pixels.SQUARE_PARITY_FRAMES:
-            notes.append(
-                f"{self.schedule.indices.size} sampled frames: beyond {pixels.SQUARE_PARITY_FRAMES} the original "
-                "shrinks the frames, here they stay 256x256; parity with it is not claimed"
-            )
-        if slow := warn_if_slow(self.model.provenance):
-            notes.append(slow)
-        if self.model.hybrid:
-            notes.append(HYBRIDS_ARE_UNPROVEN)
-        return tuple(notes)
+        return (*self.clip.notes, *notes_on(self.model, self.protocol, self.schedule.indices.size))
 
     def _provenance(self, one_pass: bool, packed: int) -> dict[str, Any]:
         layout = self.layout
@@ -151,3 +141,18 @@ class Call:
             "descriptions": [d for d in self.descriptions if d is not None],
             "software": software(),
         }
+
+
+def notes_on(model: QwenVL, protocol: Protocol, frames: int) -> list[str]:
+    """What a careful reader must know about values of so many sampled frames, whatever the video."""
+    notes = []
+    if protocol.resize == "square" and frames > pixels.SQUARE_PARITY_FRAMES:
+        notes.append(
+            f"{frames} sampled frames: beyond {pixels.SQUARE_PARITY_FRAMES} the original "
+            "shrinks the frames, here they stay 256x256; parity with it is not claimed"
+        )
+    if slow := warn_if_slow(model.provenance):
+        notes.append(slow)
+    if model.hybrid:
+        notes.append(HYBRIDS_ARE_UNPROVEN)
+    return notes

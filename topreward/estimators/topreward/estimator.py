@@ -20,7 +20,9 @@ from topreward.config import Protocol, load_protocol
 from topreward.errors import ConfigError
 from topreward.estimators.topreward.call import Call
 from topreward.estimators.topreward.one_pass import Batch, in_batches
+from topreward.estimators.topreward.pool import StreamPool
 from topreward.estimators.topreward.slow_twin import prefix_by_prefix
+from topreward.estimators.topreward.stream import Stream, WhenFull
 from topreward.estimators.topreward.together import Outcome, Shown, score_together, share_of_pass
 from topreward.qwen.attention import Kernel
 from topreward.qwen.loading import Quantization, load_checkpoint
@@ -115,6 +117,55 @@ class TOPReward:
             answers = prefix_by_prefix(call)
         curves = call.curves(answers, one_pass=one_pass)
         return curves if isinstance(instruction, list | tuple) else curves[0]
+
+    def stream(
+        self,
+        instruction: str | Sequence[str],
+        *,
+        fps: float,
+        protocol: ProtocolLike | None = None,
+        max_blocks: int = 256,
+        when_full: WhenFull = "refuse",
+    ) -> Stream:
+        """Values while a video is filmed: `push` its frames, one at a time.
+
+        `fps`: the camera's nominal frames/s. `max_blocks`: temporal patches of two sampled frames that are kept;
+        `when_full`: then `refuse` further ones, `restart` with a new video, or `thin` out what is there to every other
+        frame and sample half as many from then on. Prefixes are at every sampled frame, whatever `num_prefixes` says.
+        Raises ConfigError where the protocol cannot be streamed, and PromptError.
+        """
+        return Stream(
+            self.model,
+            instruction,
+            fps=fps,
+            protocol=load_protocol(protocol or self.default_protocol),
+            max_blocks=max_blocks,
+            when_full=when_full,
+            memory_limit=self.memory_limit,
+        )
+
+    def stream_pool(
+        self,
+        instructions: Sequence[str | Sequence[str]],
+        *,
+        fps: float,
+        protocol: ProtocolLike | None = None,
+        max_blocks: int = 256,
+        when_full: WhenFull = "refuse",
+    ) -> StreamPool:
+        """A stream for each of several environments that step together and share the passes; see `stream`.
+
+        `instructions`: for each environment, one or several.
+        """
+        return StreamPool(
+            self.model,
+            instructions,
+            fps=fps,
+            protocol=load_protocol(protocol or self.default_protocol),
+            max_blocks=max_blocks,
+            when_full=when_full,
+            memory_limit=self.memory_limit,
+        )
 
     def score_together(
         self,
