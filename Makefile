@@ -7,6 +7,7 @@
 # make test-latest   all tests with the newest version of everything, locked or not
 # make test-lowest   all tests with the lowest versions that pyproject.toml allows
 # make test-lerobot  all tests beside LeRobot 0.6.1, in one environment of Python 3.12
+# make bench-lerobot LeRobot's own labeller beside ours, on the same dataset and checkpoint
 
 PYTHON ?= python3
 VENV := .venv
@@ -27,7 +28,7 @@ PYTEST := -m pytest -n 2 -q
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: install demo test lint check bench lock test-latest test-lowest test-lerobot clean
+.PHONY: install demo test lint check bench lock test-latest test-lowest test-lerobot bench-lerobot clean
 install: $(VENV)/.installed
 
 # hatchling first, from the lock: a build in isolation would fetch its newest.
@@ -114,19 +115,19 @@ lock: .venv-uv/bin/uv
 # Each in an environment of its own, made anew. Versions that are not locked may warn of what is to come.
 UNLOCKED := $(PYTEST) -W default::FutureWarning -W default::DeprecationWarning --ignore tests/test_warnings.py
 
-test-latest: .venv-uv/bin/uv
+test-latest: .venv-uv/bin/uv browser
 	$(UV) venv --quiet --clear --no-python-downloads --python $(PYTHON) .venv-latest
 	$(UV) pip install --quiet --python .venv-latest --editable ".[dev]"
 	.venv-latest/bin/python $(UNLOCKED) tests
 
-test-lowest: .venv-uv/bin/uv
+test-lowest: .venv-uv/bin/uv browser
 	$(UV) venv --quiet --clear --no-python-downloads --python $(PYTHON) .venv-lowest
 	$(UV) pip install --quiet --python .venv-lowest --resolution lowest-direct --editable ".[dev]"
 	.venv-lowest/bin/python $(UNLOCKED) tests
 
 LEROBOT_PYTHON ?= python3.12
 
-test-lerobot: .venv-uv/bin/uv
+test-lerobot: .venv-uv/bin/uv browser
 	$(UV) venv --quiet --clear --no-python-downloads --python $(LEROBOT_PYTHON) .venv-lerobot
 	$(UV) pip install --quiet --python .venv-lerobot --editable ".[dev]" lerobot==0.6.1
 	.venv-lerobot/bin/python $(UNLOCKED) tests
@@ -149,7 +150,12 @@ test-hybrid: install $(HYBRID_VERSIONS:%=.venv-transformers-%/.installed)
 	for version in $(HYBRID_VERSIONS); do \
 		PYTHONPATH=$(CURDIR) .venv-transformers-$$version/bin/python $(UNLOCKED) $(HYBRID_TESTS) || exit; done
 
+# LeRobot's own labeller beside ours, with the transformers that it asks for. 1 thread, some 5 minutes.
+bench-lerobot: .venv-uv/bin/uv
+	$(UV) venv --quiet --clear --no-python-downloads --python $(LEROBOT_PYTHON) .venv-lerobot-bench
+	$(UV) pip install --quiet --python .venv-lerobot-bench --editable . "lerobot[dataset,topreward]==0.6.1"
+	OMP_NUM_THREADS=1 .venv-lerobot-bench/bin/python benchmarks/lerobot_labeller.py \
+		--json benchmarks/results/lerobot_labeller.json
+
 clean:
 	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
-
-	rm -rf $(VENV) $(OLD_VENV) $(RABC_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
