@@ -4,6 +4,7 @@
 # make bench         the CPU benchmark behind the README's cost table
 # make lock          choose the newest versions anew and write them to tests/locks/
 # make fuzz          thousands of broken inputs: each must be read, or refused by name
+# make test-kills    runs that are killed at twenty moments, and go on
 # make test-latest   all tests with the newest version of everything, locked or not
 # make test-lowest   all tests with the lowest versions that pyproject.toml allows
 # make test-lerobot  all tests beside LeRobot 0.6.1, in one environment of Python 3.12
@@ -28,7 +29,7 @@ PYTEST := -m pytest -n 2 -q
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: install demo test lint check bench lock test-latest test-lowest test-lerobot bench-lerobot clean
+.PHONY: install demo test lint check bench lock test-kills test-latest test-lowest test-lerobot bench-lerobot clean
 install: $(VENV)/.installed
 
 # hatchling first, from the lock: a build in isolation would fetch its newest.
@@ -111,6 +112,9 @@ lock: .venv-uv/bin/uv
 		printf '%s\n' $(HELD) | $(COMPILE) --upgrade --python-version 3.$$minor -o $(LOCKS)/py3$$minor.txt || exit; done
 	cp $(LOCKS)/py311.txt $(OLD_LOCK)
 	printf '%s\n' $(HELD) transformers==4.57.6 | $(COMPILE) --python-version 3.11 -o $(OLD_LOCK)
+
+test-kills: install
+	TOPREWARD_TEST_KILLS=20 $(BIN)/python -m pytest -q tests/jobs/test_jobs_kills.py
 
 # Each in an environment of its own, made anew. Versions that are not locked may warn of what is to come.
 UNLOCKED := $(PYTEST) -W default::FutureWarning -W default::DeprecationWarning --ignore tests/test_warnings.py

@@ -85,8 +85,16 @@ class EngineOptions:
     decode_workers: int | None = None
     """Processes per model that decode ahead of it; 0: none, by default as there are cores."""
 
+    shard: str | None = None
+    """i/n: this is one of n runs that share --output, each with this option; they share the episodes out."""
+    lease_seconds: float = 60.0
+    """With --shard: what a run that has been silent for so long was at is another one's to take."""
+    engine: Literal["local", "ray"] = "local"
+    """ray: the models are actors of Ray Data, on the cluster of RAY_ADDRESS or on this machine."""
+
     def load(self) -> Engine:
         """Raises ConfigError."""
-        from topreward.jobs.engine import Engine
+        from topreward.jobs.engine import Engine, parse_shard
 
-        return Engine(workers=self.num_workers, decoders=self.decode_workers, batch_size=self.batch_size)
+        shard = None if self.shard is None else parse_shard(self.shard, self.lease_seconds)
+        return Engine(self.num_workers, self.decode_workers, self.batch_size, shard, self.engine)

@@ -18,5 +18,7 @@ one too, with its error. What is made of them is the business of the rooms above
     ahead     decoder processes
     here      episodes measured in this process
     workers   episodes over several processes
+    on_ray    episodes over a Ray cluster
+    leases    several runs in one folder
     run       the loop over episodes
 """

@@ -91,6 +91,14 @@ class Pace:
         self.elapsed += other.elapsed
 
 
+def parse_shard(text: str, lease_seconds: float) -> Shard:
+    """`"2/8"` → the second of eight. Raises ConfigError."""
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and len(text) < 20):
+        raise ConfigError(f"shard is {text!r}, want i/n, as in 2/8")
+    return Shard(int(number), int(of), lease_seconds)
+
+
 def cores() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):

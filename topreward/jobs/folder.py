@@ -4,23 +4,26 @@
     curves/<id>.json   a Measured per episode, written as soon as it is done
     results.json, episodes.parquet   written by `results`
 
-In go Measureds; out they come again when a run goes on. One process writes, and one run at a time: a lock says so. What
+In go Measureds; out they come again when a run goes on. One process writes, and one run at a time: a lock says so,
+unless runs share the folder by leases. What
 others take away or put in its place meanwhile is noticed: nothing counts as kept that does not lie there.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
+from uuid import uuid4
 
 from topreward.config import Wording
 from topreward.errors import ConfigError, CurveError
@@ -38,6 +41,8 @@ SINCE: Mapping[str, Mapping[str, Any]] = {
 """What settings have that format 1 did not begin with, under which key, and the value that changes nothing."""
 
 SETTINGS = "settings.json"
+LEASES = "leases"
+"""A folder in it, where runs that share it say who measures what, see `leases`."""
 OWN_FILES = (SETTINGS, "results.json", "episodes.parquet")
 
 
@@ -83,8 +88,8 @@ class Folder:
         if self._temporary is not None:
             self._temporary.cleanup()
 
-    def open(self, settings: Mapping[str, Any]) -> None:
-        """Make the folder, or go on in it.
+    def open(self, settings: Mapping[str, Any], *, shared: bool = False) -> None:
+        """Make the folder, or go on in it. `shared`: with other runs that open it so.
 
         Raises ConfigError where it holds something else, or curves that were made under other settings, naming what
         differs. What a run left that was killed before it kept anything, or while it wrote, is no obstacle.
@@ -96,7 +101,7 @@ class Folder:
             if self.path.is_dir() and not known.exists():
                 self._refuse_others_files()
             curves.mkdir(parents=True, exist_ok=True)
-            self._take_lock()
+            self._take_lock(shared)
             # Kept open, so that no other folder can get the same number while this one is not there any more.
             self._opened = {path: os.open(path, os.O_RDONLY) for path in (self.path, curves)}
             begun = any(curves.glob("[!.]*.json"))
@@ -148,6 +153,32 @@ class Folder:
         with told(path):
             self._files[measured.id] = _Bytes.of(path, raw)
 
+    def write_new(self, measured: Measured, still: Callable[[], bool]) -> bool:
+        """Keep an episode where none lies yet, and say whether it was kept. Raises as `write`.
+
+        `still`: whether it may be kept, asked at the last moment where the file system has no links that would tell.
+        """
+        self._check_making(measured)
+        self.check()
+        raw = (json_text(measured.to_dict(), compact=True) + "\n").encode()
+        path = self.file(measured.id)
+        ready = self.path / LEASES / f"{path.stem}-{uuid4().hex}.json"
+        write_atomically(ready, raw)
+        try:
+            with told(path):
+                try:
+                    os.link(ready, path)  # unlike a rename, it does not take the place of what is there
+                except FileExistsError:
+                    return False
+                except OSError as error:
+                    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) or path.exists() or not still():
+                        raise
+                    ready.replace(path)
+                self._files[measured.id] = _Bytes.of(path, raw)
+        finally:
+            ready.unlink(missing_ok=True)
+        return True
+
     def check(self) -> None:
         """Raise ConfigError where the folder, or curves/ in it, was removed or replaced since it was opened.
 
@@ -196,19 +227,19 @@ class Folder:
                         f"{self.path}: holds curves, but no settings.json that says how they were made; "
                         "give another folder"
                     )
-            elif entry.name != ".lock" and written_as(entry.name) not in OWN_FILES:
+            elif entry.name not in (".lock", LEASES) and written_as(entry.name) not in OWN_FILES:
                 raise ConfigError(
                     f"{self.path}: holds files, but no settings.json of an earlier run; give another folder"
                 )
 
-    def _take_lock(self) -> None:
+    def _take_lock(self, shared: bool) -> None:
         try:
             import fcntl
         except ImportError:  # not a Unix: two runs in one folder are then the user's to avoid
             return
         self._lock = (self.path / ".lock").open("w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(f"{self.path}: another run is writing there") from error
 

@@ -11,18 +11,21 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from operator import length_hint
+from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from topreward.errors import ConfigError, DatasetError, TopRewardError
 from topreward.files import json_text
 from topreward.jobs.engine import Engine, Pace
 from topreward.jobs.episode import Measured
-from topreward.jobs.folder import Folder
+from topreward.jobs.folder import LEASES, Folder
 from topreward.jobs.here import Here, Task
 from topreward.jobs.identity import stamp
+from topreward.jobs.leases import Leased, Leases
 from topreward.jobs.plan import Plan
 from topreward.jobs.scorers import LoadScorers
 from topreward.jobs.workers import Processes
@@ -104,7 +107,9 @@ def run_job(
     episodes = open_episodes()
     _refuse_repeated(episodes)
     run: Run[Record] = Run(tuple(e.id for e in episodes), engine, _settings(settings, plan, episodes))
-    folder.open(run.settings)
+    if engine.shard is not None and not folder.kept:
+        raise ConfigError("a shard shares a folder with others: name it with --output")
+    folder.open(run.settings, shared=engine.shard is not None)
     if on_start:
         on_start(run)
 
@@ -128,16 +133,37 @@ def run_job(
             run.resumed += 1
             keep(position, kept)
     lost: list[str] = []
+    task = Task(load, open_episodes, plan, fail_fast, engine)
     try:
-        task = Task(load, open_episodes, plan, fail_fast, engine)
-        with closing(_measured(task, episodes, pending, run.pace)) as results:
-            for position, measured in results:
-                folder.write(measured)
-                keep(position, record(measured))
-                if fail_fast and measured.failed:
-                    raise TopRewardError(f"episode {measured.id}: {measured.failed}")
+        with ExitStack() as stack:
+            hands = stack.enter_context(_Hands(task, episodes, run.pace))
+            if engine.shard is None:
+                rounds: Iterator[Iterator[int]] = iter([iter(pending)])
+
+                def publish(_: int, measured: Measured) -> bool:
+                    folder.write(measured)
+                    return True
+
+            else:
+
+                def elsewhere(position: int, measured: Measured) -> None:
+                    run.resumed += 1
+                    keep(position, record(measured))
+
+                leases = stack.enter_context(Leases(folder.path / LEASES, engine.shard.lease_seconds))
+                leased = Leased(folder, leases, engine.shard, run.planned, pending, elsewhere)
+                rounds, publish = leased.rounds(), leased.publish  # type: ignore[assignment]
+            for positions in rounds:
+                for position, measured in hands.measured(positions):
+                    if not publish(position, measured):
+                        continue
+                    keep(position, record(measured))
+                    if fail_fast and measured.failed:
+                        raise TopRewardError(f"episode {measured.id}: {measured.failed}")
     finally:  # also of a run that is stopped, what counts as done is on disk
         run.seconds = time.perf_counter() - start
+        if engine.shard is not None:
+            _read_again(run, folder, record, is_done)
         lost = _forget_lost(run, folder)
     if lost:
         raise ConfigError(
@@ -167,25 +193,89 @@ def _labelled(folder: Folder, episode: Episode) -> Measured | None:
     return today
 
 
-def _measured(
-    task: Task, episodes: Sequence[Episode], pending: Sequence[int], pace: Pace
-) -> Generator[tuple[int, Measured], None, None]:
-    """Measure the episodes at `pending` positions; results come as they are done. `pace` is kept up to date."""
-    if not pending:
+def _read_again(
+    run: Run[Record], folder: Folder, record: Callable[[Measured], Record], is_done: Callable[[Record], bool]
+) -> None:
+    """Take over what other runs have put into a shared folder, also in place of what this one knows."""
+    for position in set(range(len(run.planned))) - set(run.done):
+        _take_over(run, folder, position, record, is_done)
+    known = {name: position for position, name in enumerate(run.planned)}
+    for name in folder.lost(run.planned[position] for position in sorted(run.done)):
+        _take_over(run, folder, known[name], record, is_done)
+
+
+def _take_over(
+    run: Run[Record],
+    folder: Folder,
+    position: int,
+    record: Callable[[Measured], Record],
+    is_done: Callable[[Record], bool],
+) -> None:
+    measured = folder.load(run.planned[position])
+    if measured is None:
         return
-    if task.engine.workers == 1:
-        with Here(task, episodes) as here:
-            for position, measured in here.measured(iter(pending)):
-                pace.add(here.pace())
-                pace.frames += measured.decoded_frames
+    run.done[position] = record(measured)
+    (run.undone.discard if is_done(run.done[position]) else run.undone.add)(position)
+
+
+class _Hands:
+    """Whoever measures: this process, or several. Models are loaded when there is something for them to do."""
+
+    def __init__(self, task: Task, episodes: Sequence[Episode], pace: Pace) -> None:
+        """`pace` is kept up to date."""
+        self.task, self.episodes, self.pace = task, episodes, pace
+        self._here: Here | None = None
+
+    def __enter__(self) -> _Hands:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._here is not None:
+            self._here.__exit__(kind, error, at)
+
+    def measured(self, positions: Iterator[int]) -> Iterator[tuple[int, Measured]]:
+        """Measure the episodes at these positions; results come as they are done."""
+        given = _Peeked(positions)
+        if given.empty:
+            return
+        if self.task.engine.kind == "ray":
+            from topreward.jobs.on_ray import measured_on_ray
+
+            results = measured_on_ray(self.task, self.episodes, given)
+        elif self.task.engine.workers == 1:
+            self._here = self._here or Here(self.task, self.episodes)
+            results = self._here_measured(self._here, given)
+        else:
+            count = min(self.task.engine.workers, length_hint(given, len(self.episodes)))
+            processes = Processes(self.task, self.episodes, max(count, 1))
+            processes.pace = self.pace
+            results = processes.measured(given)
+        with closing(results):
+            for position, measured in results:
+                self.pace.frames += measured.decoded_frames
                 yield position, measured
-        return
-    processes = Processes(task, episodes, min(task.engine.workers, len(pending)))
-    processes.pace = pace
-    with closing(processes.measured(iter(pending))) as results:
-        for position, measured in results:
-            pace.frames += measured.decoded_frames
+
+    def _here_measured(self, here: Here, positions: Iterator[int]) -> Generator[tuple[int, Measured], None, None]:
+        for position, measured in here.measured(positions):
+            self.pace.add(here.pace())
             yield position, measured
+
+
+class _Peeked(Iterator[int]):
+    """Positions, the first of which has been looked at."""
+
+    def __init__(self, positions: Iterator[int]) -> None:
+        self._rest = positions
+        self._first = next(positions, None)
+        self.empty = self._first is None
+
+    def __next__(self) -> int:
+        first, self._first = self._first, None
+        return next(self._rest) if first is None else first
+
+    def __length_hint__(self) -> int:
+        rest = length_hint(self._rest, -1)
+        return NotImplemented if rest < 0 else rest + (self._first is not None)
 
 
 def _refuse_repeated(episodes: Sequence[Episode]) -> None:
