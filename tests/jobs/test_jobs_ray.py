@@ -64,7 +64,7 @@ def test_a_cluster_that_loses_a_node_measures_the_same(tmp_path: Path) -> None:
         [sys.executable, script, tmp_path / "r"], env=environment, capture_output=True, text=True, timeout=800
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
-    assert ran.stdout.strip().endswith("done")
+    assert "done" in ran.stdout.splitlines()  # beside what a raylet says that is lost
     with Folder() as alone:
         expected = measured(alone, evaluate(setup(), INPUTS, PLAN, alone))
     with Folder(tmp_path / "r") as kept:
