@@ -40,12 +40,19 @@ IN_ORDER = {
     "clock": [f"2024-01-{k + 1:02d} 10.20.{k:02d}.png" for k in range(12)],
     "several cameras": [f"cam{camera}_{k}.png" for camera in (1, 2, 10) for k in (1, 2, 10)],
     "no numbers": ["a.png", "b.png", "c.png"],
+    "digits of other scripts": [f"f{k}.png".translate(str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")) for k in range(12)],
+    "wide digits": [f"f{k}.png".translate(str.maketrans("0123456789", "０１２３４５６７８９")) for k in range(12)],
+    "raised digits": ["f¹.png", "f².png", "f³.png", "f¹⁰.png"],
 }
 IN_TWO_ORDERS = {
     "same number": ["1.png", "01.png"],
     "same decimal": ["0.5.png", "0.50.png", "0.05.png"],
     "upper case": ["a1.png", "A1.PNG"],
     "decimals or counters": ["0.05.png", "0.4.png", "0.40.png"],
+    "two cameras": ["left_1.png", "right_1.png", "left_2.png", "right_2.png"],
+    "a picture of something else": ["0.png", "1.png", "2.png", "background.png"],
+    "a copy": ["f1.png", "f1 (1).png", "f2.png"],
+    "hexadecimal": ["0e.png", "0f.png", "10.png", "11.png"],
     "minus or dash": ["-001.png", "-002.png", "-003.png"],
     "negative throughout": ["-0.75.png", "-0.5.png", "-0.25.png"],
 }
@@ -82,3 +89,15 @@ def test_a_folder_is_read_in_that_order(tmp_path: Path) -> None:
     Image.fromarray(picture(13, 48, 64)).save(tmp_path / "00.25.png")
     with pytest.raises(VideoError, match=r"which comes first, '0\.25\.png' or '00\.25\.png'"):
         read_video(tmp_path, fps=4)
+
+
+@pytest.mark.parametrize("name", ["2.gif", "2.AVIF", "2.jp2", "2.pbm"])
+def test_a_frame_of_a_kind_that_is_not_read_is_not_left_out(name: str, tmp_path: Path) -> None:
+    for number in range(2):
+        Image.fromarray(picture(number, 48, 64)).save(tmp_path / f"{number}.png")
+    (tmp_path / ".hidden.gif").touch()
+    (tmp_path / "notes.txt").touch()
+    assert read_video(tmp_path, fps=1).num_frames == 2
+    (tmp_path / name).write_bytes(b"a picture")
+    with pytest.raises(VideoError, match="images of several kinds"):
+        read_video(tmp_path, fps=1)

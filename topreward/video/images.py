@@ -24,6 +24,27 @@ from topreward.video.stills import Shape
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 
+OTHER_SUFFIXES = frozenset(
+    {
+        ".gif",
+        ".apng",
+        ".avif",
+        ".heic",
+        ".heif",
+        ".jp2",
+        ".jxl",
+        ".jfif",
+        ".pbm",
+        ".pnm",
+        ".pfm",
+        ".pam",
+        ".tga",
+        ".exr",
+    }
+    | {".hdr", ".dng", ".psd", ".ico", ".svg", ".pdf", ".eps"}
+)
+"""Pictures that are not read: among those that are, each would be a frame that is missing."""
+
 
 @dataclass(frozen=True)
 class ImageFrames:
@@ -84,17 +105,19 @@ def read_images(sources: Sequence[str | os.PathLike[str]], fps: float, *, source
 def read_folder(folder: Path, fps: float) -> Clip:
     """A clip of all image files in a folder (not below it), in the order of the numbers in their names.
 
-    Hidden files and other kinds of file are left out. Raises VideoError for a folder with no images, with names of
-    which nobody can say the order (`order`), or with images of several kinds: is `0.png` or `0.jpg` the frame?
+    Hidden files and what is no picture are left out. Raises VideoError for a folder with no images, with names of which
+    nobody can say the order (`order`), or with images of several kinds, read or not: is `0.png` or `0.jpg` the frame?
     """
     try:
-        found = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
+        listed = [p for p in folder.iterdir() if not p.name.startswith(".")]
     except OSError as error:
         raise VideoError(f"{folder}: cannot be read ({error.strerror or error})") from error
+    found = [p for p in listed if p.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
         raise VideoError(f"{folder}: a folder with no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     hold("max_frames", len(found), str(folder), error=VideoError)
     kinds = {p.suffix.lower().replace(".jpeg", ".jpg").replace(".tiff", ".tif") for p in found}
+    kinds |= {suffix for p in listed if (suffix := p.suffix.lower()) in OTHER_SUFFIXES}
     if len(kinds) > 1:
         raise VideoError(f"{folder}: images of several kinds ({', '.join(sorted(kinds))}); give a list of files")
     names = in_order(folder, (path.name for path in found))

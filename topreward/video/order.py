@@ -8,6 +8,10 @@ the text between them compares as text. What a point between two runs of digits 
 - else a separator (`cam0.9`, `cam0.10`), where the digits behind it look like a counter's: without a zero in front;
 - else nobody can say, which is an error. So is a name that takes the same place as another (`1`, `01`).
 
+Digits of any script are digits. Names whose texts differ (`left_1`, `left_2`, `right_1`) are of several series, such as
+two cameras', which is an error, unless every name has a text of its own (`a`, `b`, `c`). Series that only a number
+tells apart (`cam0_1`, `cam1_1`) come one after the other.
+
 A minus sign is one where the name begins with it or where it follows a sign that is no letter or digit (`t=-0.5`), and
 where not all names have it (`-001`, `-002` are numbered from 1 on, or backwards: an error). A comma between digits is
 read like a point.
@@ -16,6 +20,8 @@ read like a point.
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from decimal import Decimal
 from itertools import pairwise
@@ -37,7 +43,8 @@ def in_order(folder: Path, names: Iterable[str]) -> list[str]:
     """File names in the order of the frames that they are. Raises VideoError where two of them have one place, or
     where their numbers can be read in two ways."""
     listed = sorted(names)
-    tokens = {name: list(_TOKEN.finditer(Path(name).stem.lower())) for name in listed}
+    tokens = {name: list(_TOKEN.finditer(_with_plain_digits(Path(name).stem.lower()))) for name in listed}
+    _check_series(folder, tokens)
     decimal = _points_are_decimal(folder, tokens)
     _check_signs(folder, tokens)
     keys = {name: _key(tokens[name], decimal) for name in listed}
@@ -60,6 +67,28 @@ def _points_are_decimal(folder: Path, tokens: dict[str, list[re.Match[str]]]) ->
             "Give a list of files, in order"
         )
     return False
+
+
+def _with_plain_digits(stem: str) -> str:
+    """`１` and `²` sort as texts in an order that is not theirs."""
+    return "".join(c if c.isascii() else str(unicodedata.digit(c, c)) for c in stem)
+
+
+def _check_series(folder: Path, tokens: dict[str, list[re.Match[str]]]) -> None:
+    """Frames of one film are named alike but for their numbers."""
+    first: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for name, found in tokens.items():
+        # A sign in front of a number is the number's: `+0.5`, `-0.5`.
+        series = re.sub(r"[+-](?=#)", "", "".join(t["text"] or "#" for t in found))
+        first.setdefault(series, name)
+        counts[series] += 1
+    if len(counts) > 1 and max(counts.values()) > 1:
+        one, other = list(first.values())[:2]
+        raise VideoError(
+            f"{folder}: are its pictures (such as {one!r} and {other!r}) all frames of one film? "
+            "Give a list of files, in order"
+        )
 
 
 def _check_signs(folder: Path, tokens: dict[str, list[re.Match[str]]]) -> None:
