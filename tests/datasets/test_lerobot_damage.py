@@ -181,9 +181,36 @@ def test_a_file_of_ones_own_may_be_longer_with_a_note(tmp_path: Path) -> None:
     shutil.copytree(places.DATA / "lerobot/v21_h264", root)
     video = root / "videos/chunk-000/observation.images.top/episode_000001.mp4"
     write_film(video, numbers(0, 8), 10.0)
-    (note,) = open_dataset(f"lerobot:{root}")[1].clip().notes
+    note, size = open_dataset(f"lerobot:{root}")[1].clip().notes
     assert note.startswith("videos/chunk-000/observation.images.top/episode_000001.mp4 holds 1 frame more")
+    assert "48x64 px, info.json says 64 by 96" in size  # the film is a test's own
     assert not open_dataset(f"lerobot:{root}")[0].clip().notes
+
+
+@pytest.mark.parametrize("version", ["v21_h264", "v30_h264"])
+def test_films_that_changed_their_places_are_told_by_length_or_size(version: str, tmp_path: Path) -> None:
+    root = tmp_path / version
+    shutil.copytree(places.DATA / "lerobot" / version, root)
+    assert not any(e.clip().notes for e in open_dataset(f"lerobot:{root}", camera=[KEY, "observation.images.wrist"]))
+    wrist = KEY.replace("top", "wrist")
+    if version == "v21_h264":
+        films = [root / f"videos/chunk-000/{KEY}/episode_{episode:06d}.mp4" for episode in (0, 3)]
+        swap(*films)  # 12 and 5 frames
+        (note,) = open_dataset(f"lerobot:{root}")[3].clip().notes
+        assert "episode_000003.mp4 holds 7 frames more than its one episode has" in note
+        swap(*films)
+        swap(films[0], root / f"videos/chunk-000/{wrist}/episode_000000.mp4")
+    else:
+        swap(root / f"videos/{KEY}/chunk-000/file-000.mp4", root / f"videos/{wrist}/chunk-000/file-000.mp4")
+    for camera, told in ((KEY, "48x64 px, info.json says 64 by 96"), (wrist, "64x96 px, info.json says 48 by 64")):
+        (note,) = open_dataset(f"lerobot:{root}", camera=camera)[0].clip().notes
+        assert told in note
+
+
+def swap(one: Path, other: Path) -> None:
+    one.rename(one.with_name("aside"))
+    other.rename(one)
+    one.with_name("aside").rename(other)
 
 
 def test_a_hundred_thousand_times_in_float_do_not_add_up_to_a_frame() -> None:

@@ -295,7 +295,7 @@ def _check_total(lengths: Sequence[int], spans: Sequence[int], info: Info, where
 
 def _task_texts(value: Any, tasks: Mapping[int, str], where: str) -> tuple[str, ...]:
     """The episode's tasks as texts; some converters write indices in their place."""
-    if not isinstance(value, list) or not all(isinstance(task, str | int) for task in value):
+    if not isinstance(value, list) or not all(type(task) in (str, int) for task in value):
         raise DatasetError(f"{where}: tasks is {short(value)}, want a list of texts")
     texts: list[str] = []
     for task in value:

@@ -49,7 +49,8 @@ class EpisodeLoader:
             source = f"{name}, {camera.key}"
             if camera.kind == "image":
                 column = ImageColumn(self.root, self.record.data_file, camera.key, rows.first, source)
-                views.append(image_clip(column, rows.seconds, fps=self.fps))
+                view = image_clip(column, rows.seconds, fps=self.fps)
+                views.append(replace(view, notes=(*view.notes, *_other_size(camera, view))))
                 continue
             part = self.record.videos[camera.key]
             hold_apart(part, source)
@@ -60,8 +61,19 @@ class EpisodeLoader:
             seconds = part.from_seconds + rows.seconds
             view = frames_at(whole, seconds, fps=self.fps, source=source)
             notes = hold_to_file(part, float(seconds[-1]), whole.num_frames, fps=self.fps, source=source)
-            views.append(replace(view, notes=(*view.notes, *notes)))
+            views.append(replace(view, notes=(*view.notes, *notes, *_other_size(camera, view))))
         return side_by_side(views, source=name)
+
+
+def _other_size(camera: Camera, view: Clip) -> tuple[str, ...]:
+    """Pictures of another size than the camera's may be another camera's: a note says so."""
+    if camera.sides is None or camera.sides == tuple(sorted((view.height, view.width))):
+        return ()
+    shorter, longer = camera.sides
+    return (
+        f"{camera.key}: the frames are {view.height}x{view.width} px, info.json says {shorter} by {longer}; "
+        "they may be another camera's",
+    )
 
 
 @dataclass(frozen=True)

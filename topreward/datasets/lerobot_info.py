@@ -40,6 +40,8 @@ class Camera:
     """As in info.json, e.g. `observation.images.top`."""
     kind: Literal["video", "image"]
     """Frames in mp4 files, or encoded images in the parquet files."""
+    sides: tuple[int, int] | None = None
+    """The shorter and the longer side of its pictures, px, as info.json says; None where it does not."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,17 @@ def _cameras(features: Any, where: str) -> tuple[Camera, ...]:
     pictures = [(key, feature) for key, feature in features.items() if feature.get("dtype") in ("video", "image")]
     # Depth streams are pictures of distances. They stay selectable by name, but are never the default.
     pictures.sort(key=lambda item: _is_depth(item[1]))
-    return tuple(Camera(key=key, kind=feature["dtype"]) for key, feature in pictures)
+    return tuple(
+        Camera(key=key, kind=feature["dtype"], sides=_sides(feature.get("shape"))) for key, feature in pictures
+    )
+
+
+def _sides(shape: Any) -> tuple[int, int] | None:
+    # Writers differ in whether the channels come first or last: always the smallest of the three.
+    if not isinstance(shape, list) or len(shape) != 3 or not all(type(side) is int and side > 0 for side in shape):
+        return None
+    _, shorter, longer = sorted(shape)
+    return shorter, longer
 
 
 def _is_depth(feature: Mapping[str, Any]) -> bool:

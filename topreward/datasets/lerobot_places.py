@@ -138,6 +138,11 @@ def hold_to_file(part: VideoPart, last_seconds: float, num_frames: int, *, fps: 
             "drop frames where they cut, so any of them may show a neighbour's"
         )
     behind = round(num_frames - shared.last)
+    if shared.episodes == 1 and behind > _LEFTOVER:
+        return (
+            f"{part.file} holds {behind} frames more than its one episode has: a take that was discarded, or the film "
+            "of another episode",
+        )
     surplus = shared.leftover + (behind if 0 < behind <= _LEFTOVER * shared.episodes else 0)
     if not surplus:
         return ()
