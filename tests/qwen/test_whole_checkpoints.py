@@ -26,6 +26,7 @@ Tensors = dict[str, torch.Tensor]
 CLIP = rolled_clip(count=12, height=48, width=64)
 ONE = "pick up the cup"
 V5 = int(transformers.__version__.split(".")[0]) >= 5
+ROPE = "rope_parameters" if V5 else "rope_scaling"
 TEXT, VISION = "model.language_model.layers.2.", "model.visual.blocks.1."
 SAMPLE = [
     "model.language_model.embed_tokens.weight",
@@ -126,6 +127,9 @@ def test_experts_are_missed_by_name(moe_folder: Path, tmp_path: Path, part: str)
         ),
         ("vision_config", {"deepstack_visual_indexes": [1, 2, 4]}, "names layer 4, but there are 4"),
         ("vision_config", {"deepstack_visual_indexes": [1, 1, 2]}, "each once"),
+        ("vision_config", {"deepstack_visual_indexes": [3, 2, 1]}, "each once and in order"),
+        ("text_config", {"num_hidden_layers": 2}, "has 3 layers' features, the text model 2 layers"),
+        ("text_config", {ROPE: {"mrope_interleaved": False}}, "mrope_interleaved is False, want true"),
         ("text_config", {"intermediate_size": 128}, r"12 tensors unlike the model's: .+mlp.down_proj.weight is"),
         ("text_config", {"num_key_value_heads": 4}, r"8 tensors unlike the model's"),
         ("text_config", {"vocab_size": 300}, r"embed_tokens.weight is \(272, 64\), the config asks for \(300, 64\)"),
@@ -141,8 +145,8 @@ def test_experts_are_missed_by_name(moe_folder: Path, tmp_path: Path, part: str)
         ("text_config", {"hidden_size": 64.5}, r"hidden_size is 64.5"),
         ("text_config", {"num_attention_heads": 0}, r"config"),
         ("text_config", {"hidden_size": [64]}, r"config"),
-        ("text_config", {"rope_parameters" if V5 else "rope_scaling": 3}, r"want an object"),
-        ("text_config", {"rope_parameters" if V5 else "rope_scaling": {"rope_type": "no"}}, r"config"),
+        ("text_config", {ROPE: 3}, r"want an object"),
+        ("text_config", {ROPE: {"rope_type": "no"}}, r"config"),
         ("text_config", {"layer_types": [["full_attention"]]}, r"layer_types is no list"),
         ("text_config", {"layer_types": 7}, r"layer_types is no list"),
         ("text_config", {"rms_norm_eps": None}, r"has no text_config.rms_norm_eps"),
@@ -323,4 +327,31 @@ def test_files_that_would_be_loaded_instead(dense_folder: Path, tmp_path: Path) 
     folder = shutil.copytree(dense_folder, tmp_path / "a")
     shutil.copy(folder / "model.safetensors", folder / "shard-00001-model-00001-of-00001.safetensors")
     with pytest.raises(ModelError, match=r"beside config\.json"):
+        load(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.bool])
+def test_codes_are_not_taken_for_weights(dense_folder: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+    name = f"{TEXT}mlp.up_proj.weight"
+    folder = changed(dense_folder, tmp_path / "a", lambda tensors: tensors.update({name: tensors[name].to(dtype)}))
+    with pytest.raises(ModelError, match=rf"1 tensor unlike the model's: {name} is [A-Z0-9]+, want floating point"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    "normalizer",
+    [
+        {"type": "Lowercase"},
+        {"type": "Replace", "pattern": {"String": "e"}, "content": "ee"},
+        {"type": "Sequence", "normalizers": [{"type": "NFC"}]},
+        {"type": "NFKC"},
+    ],
+)
+def test_a_tokenizer_that_changes_words_is_refused(dense_folder: Path, tmp_path: Path, normalizer: Any) -> None:
+    folder = shutil.copytree(dense_folder, tmp_path / "a")
+    path = folder / "tokenizer.json"
+    data = json.loads(path.read_text())
+    assert load(folder)  # which has NFC or none
+    path.write_text(json.dumps(data | {"normalizer": normalizer}))
+    with pytest.raises(ModelError, match=r"changes texts by .+ want NFC or nothing"):
         load(folder)

@@ -115,6 +115,8 @@ def _refuse_rope(text: Mapping[str, Any], name: str, *, turned: float) -> None:
     if not isinstance(rope, dict):
         kind = "missing" if rope is None else f"a {type(rope).__name__}"
         raise ModelError(f"{place}.{key} is {kind}, want an object")
+    if rope.get("mrope_interleaved", True) is not True:  # transformers interleaves them, whatever this says
+        raise ModelError(f"{place}: mrope_interleaved is {shown(str(rope['mrope_interleaved']))}, want true")
     theta: Any = rope.get("rope_theta", text.get("rope_theta"))
     if not _is_number(theta) or theta <= 1:
         raise ModelError(f"{place}: rope_theta is {shown(str(theta))}, want a number above 1")

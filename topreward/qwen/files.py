@@ -113,6 +113,8 @@ class Files:
         files = index.get("weight_map")
         if not isinstance(files, dict) or not files or not all(isinstance(f, str) for f in files.values()):
             raise ModelError(f"{self.folder / file}: weight_map must say each tensor's file")
+        if not isinstance(index.get("metadata"), dict):  # transformers asks for it
+            raise ModelError(f"{self.folder / file}: has no metadata, an object beside weight_map")
         for name in sorted(set(files.values())):
             if not name.endswith(".safetensors"):
                 raise ModelError(f"{self.folder / file}: names {shown(name)!r}; only safetensors are read")

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 import transformers
 from tokenizers import Tokenizer
+from tokenizers.normalizers import NFC
 from transformers import PretrainedConfig, PreTrainedModel
 
 from topreward.errors import ModelError, nearest
@@ -324,6 +325,10 @@ def _load_tokenizer(files: Files) -> Tokenizer:
     try:
         hold("max_text_bytes", path.stat().st_size, path, error=ModelError)
         tokenizer = Tokenizer.from_file(str(path))
+        # All published ones have this or none; others change words, and some make them longer without end.
+        if not isinstance(tokenizer.normalizer, NFC | None):
+            kind = type(tokenizer.normalizer).__name__
+            raise ModelError(f"{path}: changes texts by {kind} before it reads them, want NFC or nothing")
         tokenizer.encode("True", add_special_tokens=False)
     except ModelError:
         raise

@@ -57,10 +57,16 @@ def refuse_claims(raw: Mapping[str, Any], stored: Mapping[str, Stored], where: s
 def _refuse_deepstack(value: Any, raw: Mapping[str, Any], place: str) -> None:
     depth = raw.get("vision_config", {}).get("depth")
     whole = isinstance(value, list) and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
-    if not whole or len(set(value)) != len(value) or min(value, default=0) < 0:
-        raise ModelError(f"{place} is {_brief(value)}, want the numbers of vision layers, each once")
+    # Out of order, each merger would be given the features of another layer.
+    if not whole or sorted(set(value)) != value or min(value, default=0) < 0:
+        raise ModelError(f"{place} is {_brief(value)}, want the numbers of vision layers, each once and in order")
     if isinstance(depth, int) and max(value, default=-1) >= depth:
         raise ModelError(f"{place} names layer {_brief(max(value))}, but there are {_brief(depth)}")
+    layers = raw.get("text_config", {}).get("num_hidden_layers")
+    if isinstance(layers, int) and len(value) > layers:  # the rest would be left out without a word
+        raise ModelError(
+            f"{place} has {len(value)} layers' features, the text model {_brief(layers)} layers to add them"
+        )
 
 
 def refuse_unlike(model: PreTrainedModel, stored: Mapping[str, Stored], where: str) -> None:
@@ -87,6 +93,12 @@ def refuse_unlike(model: PreTrainedModel, stored: Mapping[str, Stored], where: s
         f"{name} is {held[name].shape}, the config asks for {wanted[name]}"
         for name in held.keys() & wanted.keys()
         if held[name].shape != wanted[name] and not _transposed_experts(name, held[name].shape, wanted[name])
+    }
+    # Codes of a quantizer would be cast as if they were the weights.
+    unlike |= {
+        f"{name} is {held[name].dtype}, want floating point"
+        for name in held.keys() & wanted.keys()
+        if not held[name].dtype.startswith(("F", "BF"))
     }
     apart = _experts_apart(missing, unexpected, needed, held)
     missing, unexpected = missing - apart, unexpected - apart
