@@ -240,6 +240,8 @@ DAMAGED: list[tuple[dict[str, Any], str]] = [
     ({"notes": [1]}, r"notes is \[1\]"),
     ({"provenance": [1]}, "provenance is"),
     ({"format": True}, "format is True"),
+    ({"num_frames": 10**9}, "num_frames: 1000000000 frames, allowed are at most 1000000"),
+    ({"num_frames": 2**62}, "num_frames: 4.61168601843e.18 frames, allowed are at most 1000000"),
     ({"format": {}}, "format is"),
 ]
 

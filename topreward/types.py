@@ -215,6 +215,7 @@ class Curve:
             raise CurveError(f"episode_id is {_short(self.episode_id)}, want a text or None")
         if not isinstance(self.num_frames, int | np.integer) or isinstance(self.num_frames, bool):
             raise CurveError(f"num_frames is {_short(self.num_frames)}, want an integer")
+        hold("max_frames", self.num_frames, "num_frames", error=CurveError)  # a value for each is made of it
         lengths = np.asarray(self.prefix_lengths)
         if lengths.ndim != 1 or lengths.size == 0 or not np.issubdtype(lengths.dtype, np.integer):
             raise CurveError(f"prefix_lengths is {lengths.dtype} {lengths.shape}, want (K,) integers with K >= 1")
