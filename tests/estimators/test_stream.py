@@ -18,7 +18,7 @@ from topreward.config import Protocol, load_protocol
 from topreward.errors import ConfigError, CurveError, MemoryLimitError, PromptError, VideoError
 from topreward.estimators.topreward import TOPReward
 from topreward.estimators.topreward.arriving import Arriving
-from topreward.estimators.topreward.stream import Stream, StreamValue
+from topreward.estimators.topreward.stream import Stream, StreamValue, Work
 from topreward.qwen.model import QwenVL
 from topreward.sampling import make_schedule
 from topreward.types import Clip, Curve
@@ -56,11 +56,13 @@ def assert_is(value: StreamValue, expected: NDArray[np.float64]) -> None:
     np.testing.assert_allclose(value.log_prob_false, expected[:, 1], atol=TOLERANCE, rtol=0)
 
 
-def assert_streams(model: TOPReward, clip: Clip, instructions: list[str], protocol: Protocol) -> None:
+def assert_streams(
+    model: TOPReward, clip: Clip, instructions: list[str], protocol: Protocol, *, timed: bool = False
+) -> None:
     """All values, and the curve after the end, are those of `score`."""
     last = replace_prefixes(protocol, 2)
     with model.stream(instructions, fps=clip.fps, protocol=protocol) as stream:
-        values = pushed(stream, clip)
+        values = pushed(stream, clip, timed=timed)
         end = stream.finish()
         values += [end] if end else []
         curves = stream.curve()
@@ -112,6 +114,25 @@ def test_equals_score(model: TOPReward, protocol: str, instructions: list[str], 
 def test_sparse_frames(tiny: TOPReward, protocol: str, rate: float) -> None:
     """Grid points between frames: a frame may be sampled late, and the newest push out the last one."""
     assert_streams(tiny, rolled_clip(count=11, height=48, width=64, fps=rate), THREE, load_protocol(protocol))
+
+
+@pytest.mark.parametrize("kind", ["dense", pytest.param("hybrid", marks=needs_hybrids)])
+def test_a_block_is_taken_back(request: pytest.FixtureRequest, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest frame may push out the last sampled one, whose block was complete; later it is there again."""
+    taken_back = []
+    next_pass = Stream.next_pass
+
+    def watch(self: Stream, work: Work, blocks: int | None = None) -> Any:
+        taken_back.append(self.blocks > work.kept_blocks)
+        return next_pass(self, work, blocks)
+
+    monkeypatch.setattr(Stream, "next_pass", watch)
+    model = TOPReward.from_pretrained(request.getfixturevalue(f"{kind}_folder"), device="cpu")
+    # moments at 0, .5, 1, …: frame 1 is nearest to .5, and to 1 as well; frame 2 is the last of a clip of three
+    pts = np.array([0, 0.6875, 1.375, 2.0, 2.5, 3.1875, 3.875, 4.5, 5.1875, 5.875])
+    clip = replace(rolled_clip(count=pts.size, height=64, width=64, fps=2.0), pts_seconds=pts)
+    assert_streams(model, clip, THREE, load_protocol("dense"), timed=True)
+    assert 0 < sum(taken_back) < len(taken_back)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -173,12 +194,7 @@ def test_values_at_random_times(tiny: TOPReward, steps: list[float], data: st.Da
     pts = np.round(pts * 1024) / 1024
     clip = replace(base, pts_seconds=pts)
     protocol = load_protocol(data.draw(st.sampled_from(["dense", "paper"])), timestamps="presentation")
-    stream = tiny.stream(ONE, fps=clip.fps, protocol=protocol)
-    values = pushed(stream, clip, timed=True)
-    values += [end] if (end := stream.finish()) else []
-    for value in values:
-        want = offline(tiny, first(clip, 0, value.prefix_length), [ONE], replace_prefixes(protocol, 2))
-        assert_is(value, want)
+    assert_streams(tiny, clip, [ONE], protocol, timed=True)
 
 
 # -- the bound -----------------------------------------------------------------------------------------
