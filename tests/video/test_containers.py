@@ -62,6 +62,20 @@ def test_a_file_cut_anywhere_is_no_shorter_video(name: str, tmp_path: Path) -> N
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["film.flv", "film.mxf"])
+def test_a_container_that_states_how_long_it_is_is_held_to_it(name: str, tmp_path: Path) -> None:
+    codec = {"film.flv": "flv", "film.mxf": "mpeg2video"}[name]
+    path = write_video(tmp_path / name, codec, gop=4, fps=25, frames=12)
+    assert read_video(path).num_frames == 12
+    whole = path.read_bytes()
+    for part in (5, 7, 8):
+        path.write_bytes(whole[: len(whole) * part // 10])
+        with pytest.raises(
+            VideoError, match=r"corrupt or truncated: read \d+ (frames \(it ends|of 12 frames promised)"
+        ):
+            read_video(path)
+
+
 def test_the_middle_of_a_gif_that_is_gone_is_missed(tmp_path: Path) -> None:
     path = write_animation(tmp_path / "parts.gif")
     whole = path.read_bytes()

@@ -263,6 +263,8 @@ def _check_whole(
             # An edit list may leave out whole groups of pictures: compare without it.
             with opened(path, name, ignore_editlist="1") as plain:
                 raw_count = _scan(plain, plain.streams[stream.index], name)[1]
+    elif container.format.name == "mxf":
+        promised = max(promised, int(stream.duration or 0))  # which it states in frames
     if trouble is not None:
         read = f"{count} of {promised} frames promised" if promised else f"{count} frames"
         raise VideoError(f"{name}: corrupt or truncated: read {read} ({trouble})")
@@ -274,8 +276,19 @@ def _check_whole(
         raise VideoError(f"{name}: corrupt or truncated: read {count} frames ({trouble})")
     if count == 0:
         raise VideoError(f"{name}: holds no frames")
+    if container.format.name == "flv" and (trouble := _ends_early(container, stream, packets)) is not None:
+        raise VideoError(f"{name}: corrupt or truncated: read {count} frames ({trouble})")
     if (trouble := chains.damage(container.format.name, path, raw_count, packets[0].size)) is not None:
         raise VideoError(f"{name}: corrupt or truncated: read {count} frames ({trouble})")
+
+
+def _ends_early(container: Any, stream: Any, packets: list[_Packet]) -> str | None:
+    """What an FLV lacks of the time that it states, in words; sound may go on after the film, so with it, nothing."""
+    times = [packet.pts for packet in packets if packet.pts is not None]
+    if len(container.streams) > 1 or not times or not container.duration or not stream.average_rate:
+        return None
+    end, stated = float(max(times) * stream.time_base), container.duration / av.time_base
+    return f"it ends after {end:.3f} s of {stated:.3f} s" if stated - end > 2.5 / float(stream.average_rate) else None
 
 
 def _build(name: str, stream: Any, packets: list[_Packet]) -> Index:
