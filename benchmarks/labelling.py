@@ -52,8 +52,8 @@ INSTRUCTION = "pick up the cup"
 def ahead(quick: bool) -> dict[str, Any]:
     """1920x1080 H.264 with a keyframe every 250 frames, dense; end to end over model-only."""
     torch.set_num_threads(1)
-    clips, frames = (3, 60) if quick else (16, 300)
-    scorers = random_scorers()
+    clips, frames = (3, 60) if quick else (16, 120)
+    scorers = random_scorers(frame_pixels=3 * 2**16)
     with tempfile.TemporaryDirectory() as folder:
         listed = [
             Episode(f"e{i}", INSTRUCTION, partial(read_video, write_film(Path(folder) / f"{i}.mp4", i, frames)))
@@ -191,8 +191,10 @@ ROWS: dict[str, Callable[[bool], dict[str, Any]]] = {
 """A row that compares with another program gets a function here."""
 
 
-def random_scorers() -> dict[str, Scorer]:
-    return {"topreward": TOPRewardScorer(TOPReward(random_model(TEXT, VISION)), load_protocol("dense"))}
+def random_scorers(**changes: Any) -> dict[str, Scorer]:
+    """`changes` to the dense protocol."""
+    protocol = load_protocol("dense", **changes)
+    return {"topreward": TOPRewardScorer(TOPReward(random_model(TEXT, VISION)), protocol)}
 
 
 def at_hand(listed: Sequence[Episode], scorers: dict[str, Scorer], plan: Plan) -> list[AtHand]:
@@ -212,7 +214,7 @@ def carried_out(listed: list[Episode], scorers: dict[str, Scorer], engine: Engin
         return time.perf_counter() - start, run.pace.waiting
 
 
-def write_film(path: Path, seed: int, frames: int, fps: int = 30) -> Path:
+def write_film(path: Path, seed: int, frames: int, fps: int = 12) -> Path:
     """A scene that pans, in camera noise."""
     random = np.random.default_rng(seed)
     base = np.kron(random.integers(40, 216, (34, 60, 3), dtype=np.uint8), np.ones((32, 32, 1), np.uint8))
