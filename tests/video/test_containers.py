@@ -67,13 +67,13 @@ def test_a_container_that_states_how_long_it_is_is_held_to_it(name: str, tmp_pat
     codec = {"film.flv": "flv", "film.mxf": "mpeg2video"}[name]
     path = write_video(tmp_path / name, codec, gop=4, fps=25, frames=12)
     assert read_video(path).num_frames == 12
-    whole = path.read_bytes()
-    for part in (5, 7, 8):
-        path.write_bytes(whole[: len(whole) * part // 10])
-        with pytest.raises(
-            VideoError, match=r"corrupt or truncated: read \d+ (frames \(it ends|of 12 frames promised)"
-        ):
+    whole, reasons = path.read_bytes(), set()
+    for end in range(len(whole) // 2, len(whole) * 9 // 10, len(whole) // 300):
+        path.write_bytes(whole[:end])
+        with pytest.raises(VideoError, match="corrupt or truncated: read") as caught:
             read_video(path)
+        reasons.add("it ends after" in str(caught.value) or "of 12 frames promised" in str(caught.value))
+    assert True in reasons  # some cuts lie between two frames
 
 
 def test_the_middle_of_a_gif_that_is_gone_is_missed(tmp_path: Path) -> None:
