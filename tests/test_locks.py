@@ -23,10 +23,13 @@ def pins(lock: Path) -> dict[str, str]:
 
 
 def named() -> list[Requirement]:
-    """All that a checkout needs on Linux: to run, with every extra, and to be built."""
+    """All that a checkout needs on Linux: to run, with every extra that the tests run with, and to be built.
+
+    Not `fla`, whose kernels are for a GPU alone.
+    """
     project = PYPROJECT["project"]
     texts = [*project["dependencies"], *PYPROJECT["build-system"]["requires"]]
-    texts += [text for extra in project["optional-dependencies"].values() for text in extra]
+    texts += [text for name, extra in project["optional-dependencies"].items() if name != "fla" for text in extra]
     found = [Requirement(text) for text in texts]
     return [r for r in found if r.marker is None or r.marker.evaluate(LINUX)]
 
