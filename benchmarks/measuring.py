@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import delta_rule
 import flops
 from architectures import make
 from common import First, first, interleaved, median, timed
@@ -57,7 +58,9 @@ def measure(model: QwenVL, name: str, run: Run, keep: Keep) -> dict[str, Any]:
     """One workload, by its name."""
     if name in JOBS:
         return time_ways(model, name, run.job(JOBS[name]), run, keep)
-    return {"exactness": exactness, "short-clips": short_clips, "label": label}[name](model, run)
+    return {"exactness": exactness, "short-clips": short_clips, "label": label, "delta-rule": linear_layer}[name](
+        model, run
+    )
 
 
 def warm_up(model: QwenVL, run: Run) -> None:
@@ -192,6 +195,14 @@ def short_clips(model: QwenVL, run: Run) -> dict[str, Any]:
     job = run.job(SHORT)
     clips = [job.clip(seed) for seed in range(8 if run.quick else 64)]
     return packed_rate(TOPReward(model), clips, TASKS[0], job.protocol, **run.often)
+
+
+def linear_layer(model: QwenVL, run: Run) -> dict[str, Any]:
+    """One linear layer of Qwen3.5-9B over the paper's clip, with each rule that is installed."""
+    job = run.job(JOBS["paper"])
+    layout = Workload(model, job.clip(), TASKS[:1], job.protocol).layout
+    dtype = next(model.text.parameters()).dtype
+    return delta_rule.measure(layout, device=run.device, dtype=dtype, small=run.quick, **run.often)
 
 
 def label(model: QwenVL, run: Run) -> dict[str, Any]:

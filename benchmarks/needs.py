@@ -10,7 +10,7 @@ from importlib import import_module
 
 CLIPS = ("paper", "patches", "every-patch", "native", "90s", "8-instructions", "10min")
 """One clip in several ways."""
-OTHERS = ("exactness", "short-clips", "label")
+OTHERS = ("exactness", "short-clips", "label", "delta-rule")
 WORKLOADS = (*CLIPS, *OTHERS)
 QUANTIZATIONS = ("int8", "nf4")
 

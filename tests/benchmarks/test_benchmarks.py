@@ -24,13 +24,15 @@ import gpu
 import jobs
 import measuring
 import needs
+import one_pass
 import patch_embed
 import rates
 import tables
 from architectures import make
 from checkpoints import make_checkpoint
 from clips import rolled_clip
-from common import first, interleaved
+from common import first, interleaved, random_model
+from hybrids import needs_hybrids
 from places import ROOT
 from products import Products
 from record import Record
@@ -277,6 +279,34 @@ def measured_kinds(model: QwenVL) -> set[str]:
     with Products() as products:
         Workload(model, rolled_clip(count=21, fps=2.0), ["open the drawer"], SHORT).recompute()
     return set(products.by_kind)
+
+
+# -- Qwen3.5 -------------------------------------------------------------------------------------------
+
+
+@needs_hybrids
+@torch.inference_mode()
+def test_a_random_hybrid_in_its_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(one_pass, "SIDE", 64)
+    small = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "head_dim": 64}
+    vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2}
+    model = random_model(one_pass.HYBRID_TEXT | small, vision)
+    assert model.hybrid
+    found = one_pass.measure(model, "patches, all", load_protocol("dense", num_prefixes=0), 1, True, frames=6)
+    assert set(found["median"]) == {"floor", "ours", "trunk", "decoder", "recompute"}
+    assert max(found["largest_difference"].values()) < 1e-3
+    assert found["states"]["points"] == 3
+    assert 0.9 < found["states"]["held_over_estimated"] < 1.1
+    assert found["decoder_over_trunk"] > 0
+
+
+@needs_hybrids
+@torch.inference_mode()
+def test_a_linear_layer_with_the_rules_there_are(model: QwenVL) -> None:
+    found = measuring.measure(model, "delta-rule", run(), lambda entry: None)
+    assert found["rules"] == ["torch"]
+    assert set(found["median"]) == {"library, whole trunk", "torch, trunk and branches"}
+    assert found["points"] > 1
 
 
 # -- from files to labels ------------------------------------------------------------------------------

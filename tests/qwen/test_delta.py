@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from clips import rolled_clip
+from common import peak_rss_over, random_model
 from hybrids import CLASSES, hybrid_config, make_hybrid, needs_hybrids
 from topreward.config import load_protocol
 from topreward.errors import ModelError
@@ -178,6 +179,30 @@ def test_states_take_what_is_estimated(hybrid_folder: Path, dtype: str) -> None:
     assert all(list(states) == points for states in trunk.states.values())
     expected = len(points) * LinearLayers.of(estimator.model.model).state_bytes
     assert abs(held_bytes(trunk.states) / expected - 1) < 0.1
+
+
+@needs_hybrids
+def test_the_estimate_covers_the_measured_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "head_dim": 128, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+            "linear_key_head_dim": 64, "linear_value_head_dim": 64}  # fmt: skip
+    vision = {"depth": 3, "hidden_size": 128, "intermediate_size": 512, "num_heads": 4}
+    estimator = TOPReward(random_model(text, vision))
+    clip = rolled_clip(count=40, height=256, width=256, fps=2.0)
+    how = load_protocol("dense", num_prefixes=0)
+    asked: list[int] = []
+
+    def remember(needed: Any, points: int, limit: int) -> int:
+        asked.append(needed(points))
+        return points
+
+    monkeypatch.setattr("topreward.estimators.topreward.one_pass.fitting_points", remember)
+    estimator.score(clip, ONE, protocol=how)
+    peak = peak_rss_over(lambda: estimator.score(clip, ONE, protocol=how))
+    if peak is None:
+        pytest.skip("this system does not tell the peak of the resident set")
+    assert peak > 40e6, "the call is too small to say anything"
+    assert peak * 0.9 < asked[-1] < peak * 4
 
 
 @pytest.mark.parametrize(
