@@ -133,12 +133,16 @@ class QwenVL:
         configs = {"vision": self.visual.config, "text": self.text.config}
         return {name: str(config._attn_implementation) for name, config in configs.items()}
 
-    def refuse_to_write(self, what: str) -> None:
-        """Raise ModelError where answers cannot be written token by token: a hybrid's steps have no states here."""
+    def refuse_to_write(self, what: str, *, leave_out: str) -> None:
+        """Raise ModelError where answers cannot be written token by token: a hybrid's steps have no states here.
+
+        `leave_out`: what to say to do without.
+        """
         if self.hybrid:
             raise ModelError(
                 f"{what} cannot be written by {self.provenance.get('model', 'this model')}: decoding token by token "
-                "is not there for the linear layers of Qwen3.5 and 3.6; take a Qwen3-VL checkpoint for it"
+                "is not there for the linear layers of Qwen3.5 and 3.6; take a Qwen3-VL checkpoint for it, or do "
+                f"without ({leave_out})"
             )
 
     def encode(self, text: str) -> list[int]:

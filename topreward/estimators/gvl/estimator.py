@@ -47,7 +47,7 @@ class GVL:
 
         Raises ModelError for a model whose answers cannot be decoded here.
         """
-        model.refuse_to_write("GVL's percentages")
+        model.refuse_to_write("GVL's percentages", leave_out="--estimators topreward,log_odds,debiased")
         self.model = model
         self.memory_limit = memory_limit
         self._prepared: Showing | None = None

@@ -33,7 +33,7 @@ class Call:
     def __init__(self, model: QwenVL, clip: Clip, instructions: list[str], protocol: Protocol) -> None:
         """Raises PromptError, VideoError, ConfigError, and ModelError where the model cannot describe."""
         if protocol.description != "none":
-            model.refuse_to_write("descriptions (protocol key description)")
+            model.refuse_to_write("descriptions", leave_out="description: none in the protocol")
         for text in instructions:
             refuse_special_tokens(text, model.special_tokens)
         self.model, self.clip, self.instructions, self.protocol = model, clip, instructions, protocol
