@@ -86,6 +86,7 @@ def test_a_film_and_a_sheet(measured: Path, tmp_path: Path, capsys: pytest.Captu
         (["score", "{run}/none.mp4", "x", "--model", "demo", "--report", "page.txt"], "named *.html"),
         (["eval", *DEMO, "--dataset", "demo:?count=1", "--report", "page"], "named *.html"),
         (["label", *DEMO, "--dataset", "demo:?count=1", "--report", "page"], "named *.html"),
+        (["eval", *DEMO, "--dataset", "demo:", "--report", "p.html", "--max-inline-mb", "-1"], "inline-mb is -1"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_one_line(
@@ -123,3 +124,13 @@ def test_pages_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         run(*asked)
         assert f"page: {page}" in capsys.readouterr().out
         assert 'id="film-0"' in page.read_text()
+
+
+def test_a_page_named_like_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The work is done and kept, whatever the page's size; also when the run goes on."""
+    asked = ["eval", *DEMO, "--dataset", "demo:?count=1&seed=3", "--no-controls"]
+    asked += ["--output", str(tmp_path / "o"), "--report", str(tmp_path / "o.html"), "--max-inline-mb", "0"]
+    for _ in range(2):
+        assert run(*asked) == 0
+        assert f"page: {tmp_path / 'o-page' / 'index.html'}" in capsys.readouterr().out
+    assert (tmp_path / "o" / "results.json").is_file()

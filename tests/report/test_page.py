@@ -421,12 +421,32 @@ def test_a_small_limit_makes_a_folder(tmp_path: Path) -> None:
 
 
 def test_another_folder_is_never_replaced(tmp_path: Path) -> None:
+    """Not a stranger's, not a link, and not the run's own, even where a page of ours lies in it."""
     source = make_run(tmp_path / "run", listed(1), Plan(("topreward",), controls=False), {"topreward": Bright()})
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "index.html").write_text("my own page")
-    with pytest.raises(ConfigError, match="no page of topreward"):
-        write_page([source], tmp_path / "mine.html", max_inline_mb=0)
+    assert write_page([source], tmp_path / "mine.html", max_inline_mb=0).path == tmp_path / "mine-page" / "index.html"
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["index.html"]
     assert (tmp_path / "mine" / "index.html").read_text() == "my own page"
+    write_page([source], tmp_path / "run" / "index.html")
+    before = {p: p.read_bytes() for p in sorted((tmp_path / "run").rglob("*")) if p.is_file()}
+    for size, place in ((0, tmp_path / "run-page" / "index.html"), (25, tmp_path / "run.html")):
+        for _ in range(2):  # and again: a page of ours is replaced
+            assert write_page([source], tmp_path / "run.html", max_inline_mb=size).path == place
+    assert {p: p.read_bytes() for p in sorted((tmp_path / "run").rglob("*")) if p.is_file()} == before
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    assert write_page([source], tmp_path / "link.html", max_inline_mb=0).path.parent.name == "link-page"
+
+
+def test_a_page_has_one_form(tmp_path: Path) -> None:
+    source = make_run(tmp_path / "run", listed(1), Plan(("topreward",), controls=False), {"topreward": Bright()})
+    for size, names in ((25, ["a.html", "run"]), (0, ["a", "run"]), (25, ["a.html", "run"])):
+        write_page([source], tmp_path / "a.html", max_inline_mb=size)
+        assert sorted(p.name for p in tmp_path.iterdir()) == names
+
+
+def test_what_is_no_page_is_refused(tmp_path: Path) -> None:
+    source = make_run(tmp_path / "run", listed(1), Plan(("topreward",), controls=False), {"topreward": Bright()})
     with pytest.raises(ConfigError, match=r"named \*\.html"):
         write_page([source], tmp_path / "page.pdf")
     (tmp_path / "empty" / "curves").mkdir(parents=True)

@@ -71,7 +71,7 @@ def measure(
     if options.json:
         check_target(options.json)  # not after all the work
     if options.report:
-        check_page(options.report)
+        check_page(options.report, options.max_inline_mb)
     plan = evaluation.Plan(evaluation.parse_estimators(options.estimators), options.controls, options.seed)
     inputs, skipped = options.inputs().pinned()
 

@@ -87,7 +87,7 @@ def label(options: LabelOptions) -> int:
     from topreward.evaluation.results import write_results
 
     if options.report:
-        check_page(options.report)
+        check_page(options.report, options.max_inline_mb)
     options = replace(options, output=options.output or Path("results/labels") / _name(options))
     names = evaluation.parse_estimators(options.estimators)
     inputs, skipped = options.inputs().pinned()

@@ -78,12 +78,12 @@ def draw_run(folder: Path, inputs: Inputs, target: Path, max_inline_mb: float) -
     return draw([source], target, max_inline_mb=max_inline_mb)
 
 
-def check_page(target: Path) -> None:
+def check_page(target: Path, max_inline_mb: float = 25.0) -> None:
     """See that a page can be written there, before hours of work. Raises ConfigError."""
     from topreward.report.page import check_place
 
     check_target(target)
-    check_place(target)
+    check_place(target, max_inline_mb)
 
 
 def say(written: Written) -> None:

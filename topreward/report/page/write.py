@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +68,12 @@ def write_page(
     """Write a page of one run, or of two side by side.
 
     `target`: the file, named *.html. Where it would hold more than 30 episodes or `max_inline_mb` (10⁶ bytes), it
-    becomes a folder of the same name without the ending, with an index.html. `films`: show the videos. `on_start`
-    gets the number of episodes, `on_done` is called for each. Raises ConfigError where it cannot be written, or where
-    there is nothing to show.
+    becomes a folder of the same name without the ending, with an index.html; where that name is taken, by the run's own
+    folder for instance, one behind it (`a-page` for `a.html`). `films`: show the videos. `on_start` gets the number of
+    episodes, `on_done` is called for each. Raises ConfigError where it cannot be written, or where there is nothing to
+    show.
     """
-    place = check_place(target)
-    if not np.isfinite(max_inline_mb) or max_inline_mb < 0:
-        raise ConfigError(f"--max-inline-mb is {max_inline_mb}, want a number from 0 on")
+    place = check_place(target, max_inline_mb)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{place.stem[:40]}.", dir=place.parent) as temporary:
@@ -82,12 +82,13 @@ def write_page(
         raise ConfigError(f"{target}: cannot be written ({error.strerror or error})") from error
 
 
-def check_place(target: str | os.PathLike[str]) -> Path:
-    """The page's path. Raises ConfigError for another ending, or where a folder of somebody else's is in the way."""
+def check_place(target: str | os.PathLike[str], max_inline_mb: float = MAX_INLINE_MB) -> Path:
+    """The page's path. Raises ConfigError for another ending, or a size that is none."""
     place = Path(target).expanduser()
     if place.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"{target}: a page is named *.html")
-    _check_folder(place.with_suffix(""))
+    if not np.isfinite(max_inline_mb) or max_inline_mb < 0:
+        raise ConfigError(f"--max-inline-mb is {max_inline_mb}, want a number from 0 on")
     return place
 
 
@@ -241,9 +242,9 @@ class _Writer:
             }
         return run
 
-    def _inline(self, run: dict[str, Any], count: int) -> Path:
+    def _inline(self, run: dict[str, Any], episodes: int) -> Path:
         parts = []
-        for place in range(count):
+        for place in range(episodes):
             text = (self.side / f"episode-{place:05d}.js").read_text(encoding="utf-8")
             data = text[text.index(",") + 1 : text.rindex(")")]
             parts.append(f'<script type="application/json" id="episode-{place}">{data}</script>')
@@ -255,14 +256,18 @@ class _Writer:
         temporary = self.side.parent / "page.html"
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(self.place)
+        if _is_page_folder(self.place.with_suffix("")):
+            shutil.rmtree(self.place.with_suffix(""))  # of an earlier run: two pages of one name say two things
         return self.place
 
     def _folder(self, run: dict[str, Any]) -> Path:
-        folder = self.place.with_suffix("")
+        folder = _free_folder(self.place)
         (self.side.parent / "index.html").write_text(_html(run | {"side": "side/"}, "", side=True), encoding="utf-8")
         if folder.exists():
-            shutil.rmtree(folder)  # a page of ours: `_check_folder` has looked
+            shutil.rmtree(folder)  # a page of ours: `_free_folder` has looked
         self.side.parent.rename(folder)
+        if _is_ours(self.place):
+            self.place.unlink()  # of an earlier run
         return folder / "index.html"
 
 
@@ -301,21 +306,28 @@ def _digest(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _check_folder(folder: Path) -> None:
-    """A folder that is not a page of ours is never replaced."""
-    if not folder.exists() and not folder.is_symlink():
-        return
-    index = folder / "index.html"
-    try:
-        ours = (
-            not folder.is_symlink()
-            and index.is_file()
-            and MARKER in index.read_text(encoding="utf-8", errors="replace")[:4000]
-        )
-    except OSError:
-        ours = False
-    if not ours:
-        raise ConfigError(f"{folder}: is there and no page of topreward; give another --output")
+def _free_folder(place: Path) -> Path:
+    """A folder for a page with side files: of the page's name, if there is none or one of ours, else one behind it."""
+    for number in count():
+        folder = place.with_name(place.stem + ("" if not number else "-page" if number == 1 else f"-page-{number}"))
+        if not (folder.exists() or folder.is_symlink()) or _is_page_folder(folder):
+            return folder
+    raise AssertionError("there are always more names")
+
+
+def _is_ours(page: Path) -> bool:
+    """Whether a file is a page that topreward wrote; nothing else is ever replaced or removed."""
+    if page.is_symlink() or not page.is_file():
+        return False
+    with page.open("rb") as file:
+        return MARKER.encode() in file.read(4096)
+
+
+def _is_page_folder(folder: Path) -> bool:
+    """Whether a folder is a page and nothing more: a run's folder may hold a page of ours, too."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    return {entry.name for entry in folder.iterdir()} == {"index.html", "side"} and _is_ours(folder / "index.html")
 
 
 def _scored(measured: Measured, num_frames: int) -> Any:
