@@ -170,6 +170,7 @@ def test_progress_of_a_constant_curve_follows_its_protocol() -> None:
     [
         ([0.0, 1e9], "frames on average"),
         ([0.0, 1e300], "frames on average"),
+        ([0.0, 1e-7, 2e-7], "frames on average"),
         (np.arange(1_000_001), "max_frames|FRAMES"),
     ],
 )

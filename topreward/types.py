@@ -77,7 +77,7 @@ class Clip:
         hold("max_frames", pts.size, self.source, error=VideoError)
         hold_fps(self.fps, f"{self.source}: fps", error=VideoError)
         if pts.size > 1:  # a time that was made up costs memory wherever the clip is sampled by time
-            hold("min_fps", (pts.size - 1) / pts[-1], f"{self.source}: frames on average", error=VideoError)
+            hold_fps((pts.size - 1) / pts[-1], f"{self.source}: frames on average", error=VideoError)
         if self.height < 1 or self.width < 1:
             raise VideoError(f"{self.source}: frames are {self.height}x{self.width} px, want at least 1x1")
         pts.setflags(write=False)

@@ -159,6 +159,26 @@ def test_tables_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "not of a LeRobot dataset" in words(capsys)
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("=HYPERLINK(1)", "'=HYPERLINK(1)"),
+        ("@sum", "'@sum"),
+        ("-1+1", "'-1+1"),
+        ("a\x1b[31m\u202eb\n", "a\\x1b[31m\\u202eb\\n"),
+        ("pick – 'up', \"it\"", "pick – 'up', \"it\""),
+    ],
+)
+def test_a_spreadsheet_computes_nothing_of_a_text(text: str, shown: str, tmp_path: Path) -> None:
+    made = [replace(one, instruction=text) for one in some(2)]
+    folder = write_run(tmp_path / "run", made, lerobot=False)
+    assert run("derive", folder) == 0
+    assert run("export", folder, "--to", "csv", "--target", tmp_path / "text") == 0
+    assert set(pcsv.read_csv(tmp_path / "text/episodes.csv")["instruction"].to_pylist()) == {shown}
+    exact = pq.read_table(folder / "labels/topreward/episodes.parquet")["instruction"].to_pylist()
+    assert set(exact) == {text}  # tables for programs have it as it is
+
+
 def test_an_evaluation_has_labels_too(dense_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With its controls, that audit the labels, and for each of its estimators."""
     target = tmp_path / "eval"

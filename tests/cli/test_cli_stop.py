@@ -153,3 +153,18 @@ def test_a_signal_that_is_ignored_stays_ignored_and_a_second_one_does_not_distur
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_a_working_folder_that_is_gone_is_said(tmp_path: Path) -> None:
+    code = f"import os; os.mkdir('gone'); os.chdir('gone'); os.rmdir('{tmp_path}/gone')"
+    process = subprocess.run(
+        [sys.executable, "-c", f"{code}\nfrom topreward.cli import main; main()", "eval", "--model", "demo"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 2
+    assert process.stderr.count("\n") == 1
+    assert "the working folder is gone" in process.stderr

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -58,6 +59,14 @@ def progress_bar() -> Progress:
     return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=err, transient=True)
 
 
+def require_working_folder() -> None:
+    """Raise ConfigError where the folder that the command runs in was removed: libraries fail there without a word."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise ConfigError(f"the working folder is gone ({error.strerror}); cd to one that is there") from error
+
+
 def run(command: Callable[[Any], int], options: Any) -> NoReturn:
     """Run a command and exit.
 
@@ -70,6 +79,7 @@ def run(command: Callable[[Any], int], options: Any) -> NoReturn:
     try:
         with stoppable():
             refuse_nul(options)
+            require_working_folder()
             status = command(options)
     except KeyboardInterrupt as stop:
         with suppress(OSError):  # the terminal may be gone

@@ -208,7 +208,11 @@ def rlinf_config(made: Made, tag: str) -> str:
 
 
 def export_csv(made: Made, target: Path | None = None, *, force: bool = False) -> tuple[Exported, Exported]:
-    """frames.csv and episodes.csv in a folder: the tables as they are, an empty cell for what is undefined."""
+    """frames.csv and episodes.csv in a folder: the tables, an empty cell for what is undefined.
+
+    People open these in spreadsheets. So a text shows what does not print as an escape, and one that a spreadsheet
+    would compute (`=`, `+`, `-`, `@` at its start) has an apostrophe before it; parquet has texts as they are.
+    """
     folder = target or made.folder
     frames, episodes = (_target(folder / name, None, force) for name in ("frames.csv", "episodes.csv"))
     rows = 0
@@ -218,14 +222,28 @@ def export_csv(made: Made, target: Path | None = None, *, force: bool = False) -
         pcsv.CSVWriter(temporary, file.schema_arrow) as writer,
     ):
         for batch in file.iter_batches():
-            writer.write_batch(batch)
+            writer.write_batch(pa.record_batch([_cells(column) for column in batch.columns], schema=batch.schema))
             rows += batch.num_rows
     table = pq.read_table(made.folder / "episodes.parquet")
     look = pa.array(["; ".join(texts) for texts in table["look"].to_pylist()], pa.string())
     table = table.set_column(table.schema.get_field_index("look"), "look", look)
+    table = pa.table([_cells(column.combine_chunks()) for column in table.columns], schema=table.schema)
     with whole_file(episodes) as temporary:
         pcsv.write_csv(table, temporary)
     return Exported(frames, rows, 0, ()), Exported(episodes, table.num_rows, 0, ())
+
+
+def _cells(column: pa.Array) -> pa.Array:
+    """A column as CSV has it: texts made harmless, everything else as it is."""
+    if not pa.types.is_string(column.type):
+        return column
+    shown = {text: _cell(text) for text in column.unique().to_pylist() if text is not None}
+    return pa.array([None if text is None else shown[text] for text in column.to_pylist()], pa.string())
+
+
+def _cell(text: str) -> str:
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return f"'{plain}" if plain[:1] in ("=", "+", "-", "@") else plain
 
 
 def dataset_root(made: Made) -> Path:
