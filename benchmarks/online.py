@@ -30,7 +30,7 @@ from common import machine, median, random_model, timed
 from one_pass import SIZES
 from topreward.config import load_protocol
 from topreward.estimators.topreward import TOPReward
-from topreward.estimators.topreward.stream import StreamValue
+from topreward.estimators.topreward.stream_state import StreamValue
 from topreward.files import write_atomically
 from topreward.qwen.model import QwenVL
 from topreward.types import Clip, Curve

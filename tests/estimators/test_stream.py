@@ -18,7 +18,8 @@ from topreward.config import Protocol, load_protocol
 from topreward.errors import ConfigError, CurveError, MemoryLimitError, PromptError, VideoError
 from topreward.estimators.topreward import TOPReward
 from topreward.estimators.topreward.arriving import Arriving
-from topreward.estimators.topreward.stream import Stream, StreamValue, Work
+from topreward.estimators.topreward.stream import Stream
+from topreward.estimators.topreward.stream_state import StreamValue, Work
 from topreward.qwen.model import QwenVL
 from topreward.sampling import make_schedule
 from topreward.types import Clip, Curve
@@ -392,7 +393,7 @@ def test_times_that_do_not_fit(tiny: TOPReward) -> None:
     with pytest.raises(VideoError, match="times must increase"):
         stream.push(frame, float("nan"))
     stream.push(frame, 100.0)
-    for wrong in (100.0, 99.0, float("inf"), float("nan")):
+    for wrong in (100.0, 99.0, float("inf"), float("nan"), "101", b"x", [1.0, 2.0], True):
         with pytest.raises(VideoError, match=r"the one before it at 100.0 s: times must increase"):
             stream.push(frame, wrong)
     with pytest.raises(VideoError, match="without its time"):

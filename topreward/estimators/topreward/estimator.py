@@ -22,7 +22,8 @@ from topreward.estimators.topreward.call import Call
 from topreward.estimators.topreward.one_pass import Batch, in_batches
 from topreward.estimators.topreward.pool import StreamPool
 from topreward.estimators.topreward.slow_twin import prefix_by_prefix
-from topreward.estimators.topreward.stream import Stream, WhenFull
+from topreward.estimators.topreward.stream import Stream
+from topreward.estimators.topreward.stream_state import WhenFull
 from topreward.estimators.topreward.together import Outcome, Shown, score_together, share_of_pass
 from topreward.qwen.attention import Kernel
 from topreward.qwen.loading import Quantization, load_checkpoint

@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 
 from topreward.config import Protocol
 from topreward.errors import ConfigError, TopRewardError
-from topreward.estimators.topreward.stream import Stream, StreamValue, WhenFull, Work, run_together
+from topreward.estimators.topreward.stream import Stream, run_together
+from topreward.estimators.topreward.stream_state import StreamValue, WhenFull, Work
 from topreward.qwen.live import LiveCache
 from topreward.qwen.model import QwenVL
 
