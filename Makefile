@@ -57,6 +57,7 @@ browser: $(AXE)
 	else echo "Chromium is needed for the page's tests: apt-get install chromium (as root)"; exit 1; fi
 
 $(AXE): | install
+	@command -v npm >/dev/null || { echo "npm is needed for the page's tests (axe-core): apt-get install npm"; exit 1; }
 	npm install --silent --no-fund --no-audit --prefix $(VENV)/axe axe-core@4.14.1
 
 $(LOCKS)/py%.txt:
