@@ -93,8 +93,8 @@ def test_rows_that_take_a_few_bytes_each_on_disk(tmp_path: Path, monkeypatch: py
     assert not any("data/" in where or where == "file-000.parquet" for where in read)  # nothing decoded to find out
 
 
-def test_the_default_room_is_held_by_the_numbers_in_the_footer(tmp_path: Path) -> None:
-    """5.2 GB of rows would come out of it; the footer says so."""
+def test_the_footer_tells_how_many_values_there_are(tmp_path: Path) -> None:
+    """What the limits are held to, before a row is decoded: the test above reaches one that was lowered."""
     path = tmp_path / "a.parquet"
     write_bomb(path, 1_000_000, {"index": (pa.int64(), 7)})
     file = pq.ParquetFile(path)

@@ -27,7 +27,8 @@ from topreward.evaluation.results import write_results, write_single_file
 from topreward.evaluation.suite import Suite, SuiteDataset, SuiteRow
 from topreward.jobs.plan import ESTIMATORS
 from topreward.report.plots import plot_curves, save_figure
-from topreward.report.tables import show_results, show_suite
+from topreward.report.suite import show_suite
+from topreward.report.tables import show_results
 from topreward.report.terminal import show_curve
 from topreward.report.text import say, shorten, showable
 from topreward.types import Episode

@@ -66,7 +66,7 @@ def suite(options: SuiteOptions) -> int:
     """
     from topreward.evaluation.suite import LoadOnce, SuiteRow, load_suite, run_suite
     from topreward.evaluation.versions import version_notes
-    from topreward.report.tables import show_suite
+    from topreward.report.suite import show_suite
     from topreward.report.text import say
 
     chosen = load_suite(options.suite)

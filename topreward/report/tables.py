@@ -18,11 +18,10 @@ from rich.text import Text
 from topreward.evaluation.evaluate import EvalRun
 from topreward.evaluation.rows import EpisodeRows, Row
 from topreward.evaluation.success import LAST_SCORE, SCORES
-from topreward.evaluation.suite import Suite, SuiteRow
 from topreward.evaluation.summary import Evidence, Summary, Trend
 from topreward.evaluation.versions import version_notes
 from topreward.jobs.plan import FROZEN, OTHER, REAL, REVERSED, TIME_INDEX
-from topreward.metrics import Interval, bootstrap_mean
+from topreward.metrics import Interval
 from topreward.report.text import say, shorten, showable
 
 MOST_EPISODES = 30
@@ -41,11 +40,11 @@ HEADINGS = {REAL: "VOC", FROZEN: "frozen", REVERSED: "reversed", OTHER: "other i
 def show_results(console: Console, run: EvalRun, summaries: Sequence[Summary]) -> None:
     """All of it: episodes, VOC with its controls, warnings, labels, true progress, cost, and what failed."""
     estimators = [s.estimator for s in summaries if s.estimator != TIME_INDEX]
-    _show(console, episode_table(run.episodes, estimators, console.width))
+    show_table(console, episode_table(run.episodes, estimators, console.width))
     if len(run.episodes) > MOST_EPISODES:
         say(console, f"… and {len(run.episodes) - MOST_EPISODES} more episodes")
-    _show(console, voc_table(summaries))
-    _show(console, trend_table(summaries))
+    show_table(console, voc_table(summaries))
+    show_table(console, trend_table(summaries))
     for summary in summaries:
         if summary.sentence:
             style = "bold red" if summary.evidence == "none" else "yellow"
@@ -54,9 +53,9 @@ def show_results(console: Console, run: EvalRun, summaries: Sequence[Summary]) -
     for line in failure_lines(summaries):
         say(console, line)
     if any(s.success for s in summaries):
-        _show(console, success_table(summaries))
+        show_table(console, success_table(summaries))
     if any(s.truth for s in summaries):
-        _show(console, truth_table(summaries))
+        show_table(console, truth_table(summaries))
     for line in cost_lines(run, summaries):
         say(console, line)
     for line in note_lines(run):
@@ -84,7 +83,7 @@ def episode_table(episodes: Sequence[EpisodeRows], estimators: Sequence[str], wi
     left out where that is next to nothing.
     """
     controlled = any(row.control == FROZEN for episode in episodes for row in episode.rows)
-    table = _table("VOC per episode" + (", the frozen video's in brackets" if controlled else ""))
+    table = plain_table("VOC per episode" + (", the frozen video's in brackets" if controlled else ""))
     shown = episodes[:MOST_EPISODES]
     numbers: list[list[str]] = []
     for episode in shown:
@@ -99,8 +98,8 @@ def episode_table(episodes: Sequence[EpisodeRows], estimators: Sequence[str], wi
         max([len("episode"), *(cell_len(showable(e.id)) for e in shown)]),
         max([len("instruction"), *(cell_len(showable(e.instruction)) for e in shown)]),
     )
-    _add_columns(table, ["episode", *(["instruction"] if texts else [])], justify="left")
-    _add_columns(table, names)
+    add_columns(table, ["episode", *(["instruction"] if texts else [])], justify="left")
+    add_columns(table, names)
     for episode, row in zip(shown, numbers, strict=True):
         told = [shorten(episode.id, ids), *([shorten(episode.instruction, texts)] if texts else [])]
         table.add_row(*(Text(cell) for cell in (*told, *row)))
@@ -122,9 +121,9 @@ def voc_table(summaries: Sequence[Summary]) -> Table:
     """A line per estimator: VOC of the real video, and of every control beside it."""
     controls = _controls(summaries)
     episodes = max(s.trends[REAL].episodes for s in summaries)
-    table = _table(f"VOC over {episodes} episodes: mean, 95 % interval, of how many if not of all")
-    _add_columns(table, ["estimator"], justify="left")
-    _add_columns(table, [HEADINGS[control] for control in controls])
+    table = plain_table(f"VOC over {episodes} episodes: mean, 95 % interval, of how many if not of all")
+    add_columns(table, ["estimator"], justify="left")
+    add_columns(table, [HEADINGS[control] for control in controls])
     for s in summaries:
         every = s.trends[REAL].episodes
         cells = [voc_cell(s.trends[c], every) if c in s.trends else "" for c in controls]
@@ -136,10 +135,10 @@ def voc_table(summaries: Sequence[Summary]) -> Table:
 def trend_table(summaries: Sequence[Summary]) -> Table:
     """A line per estimator: what else there is to say of the same curves."""
     slopes = _controls(summaries)
-    table = _table("the same curves: median VOC, mean tau, slopes over the whole clip")
-    _add_columns(table, ["estimator"], justify="left")
+    table = plain_table("the same curves: median VOC, mean tau, slopes over the whole clip")
+    add_columns(table, ["estimator"], justify="left")
     names = {REAL: "slope", OTHER: "other"}
-    _add_columns(table, ["median", "undef.", "tau", "unit", *(names.get(c, HEADINGS[c]) for c in slopes)])
+    add_columns(table, ["median", "undef.", "tau", "unit", *(names.get(c, HEADINGS[c]) for c in slopes)])
     for s in summaries:
         real = s.trends[REAL]
         cells = [number(real.voc_median), str(real.voc.undefined), number(real.kendall_tau.mean), s.unit or ""]
@@ -173,13 +172,13 @@ def success_table(summaries: Sequence[Summary]) -> Table:
     first = known[0].success
     assert first is not None
     named = "; ".join(f"{s.estimator}: {s.success.score}" for s in known if s.success and s.estimator in SCORES)
-    table = _table(
+    table = plain_table(
         f"success, {first.successes} of {first.successes + first.failures} episodes, told by the {LAST_SCORE}"
         + (f" ({named})" if named else "")
         + f"; threshold from {first.split}"
     )
-    _add_columns(table, ["estimator"], justify="left")
-    _add_columns(table, ["AUC", "gap", "threshold", "accuracy", "majority", "ECE", "no score"])
+    add_columns(table, ["estimator"], justify="left")
+    add_columns(table, ["AUC", "gap", "threshold", "accuracy", "majority", "ECE", "no score"])
     for s in known:
         found = s.success
         assert found is not None
@@ -201,9 +200,11 @@ def truth_table(summaries: Sequence[Summary]) -> Table:
     known = [s for s in summaries if s.truth]
     first = known[0].truth
     assert first is not None
-    table = _table(f"against true progress, {first.episodes} episodes: mean abs. error, correlations over all frames")
-    _add_columns(table, ["estimator"], justify="left")
-    _add_columns(table, ["error", "min-max", "r", "min-max r", "rho", "frames"])
+    table = plain_table(
+        f"against true progress, {first.episodes} episodes: mean abs. error, correlations over all frames"
+    )
+    add_columns(table, ["estimator"], justify="left")
+    add_columns(table, ["error", "min-max", "r", "min-max r", "rho", "frames"])
     for s in known:
         found = s.truth
         assert found is not None
@@ -255,11 +256,13 @@ def _line(found: Interval) -> str:
     return interval(found).replace("\n", " (") + (")" if not math.isnan(found.low) else "")
 
 
-def _table(title: str) -> Table:
+def plain_table(title: str) -> Table:
+    """One without lines but below its head."""
     return Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
 
-def _add_columns(table: Table, names: Sequence[str], *, justify: Literal["left", "right"] = "right") -> None:
+def add_columns(table: Table, names: Sequence[str], *, justify: Literal["left", "right"] = "right") -> None:
+    """Columns that are never cut off or folded."""
     for name in names:
         table.add_column(Text(name), justify=justify, no_wrap=True)
 
@@ -269,7 +272,7 @@ def _named(estimator: str, mark: str = "") -> Text:
     return Text(shorten(estimator, MOST_NAME) + mark)
 
 
-def _show(console: Console, table: Table) -> None:
+def show_table(console: Console, table: Table) -> None:
     """A table below its title, which may be wider than it; where it is wider than the terminal, packed closer."""
     say(console, table.title, "bold")
     table.title = None
@@ -296,84 +299,3 @@ def _order(row: Row) -> str:
     if row.error is not None or row.failure is not None:
         return "failed"
     return "flat" if math.isnan(row.voc) else f"{row.voc:.2f}"
-
-
-def show_suite(console: Console, suite: Suite, rows: Sequence[SuiteRow]) -> None:
-    """A row per dataset and estimator, the reported figure beside it; the mean over datasets; what is to be doubted."""
-    _show(console, suite_table(suite, rows, console.width))
-    for line in suite_means(suite, rows):
-        say(console, line)
-    for row in rows:
-        for s in row.summaries:
-            if s.sentence and s.evidence in MARKS:
-                line = f"{MARKS[s.evidence].strip()} {row.dataset.name}: {s.sentence}"
-                say(console, line, "bold red" if s.evidence == "none" else "yellow")
-    for row in rows:
-        for note in row.notes:
-            say(console, f"note: {row.dataset.name}: {note}", "yellow")
-        if row.skipped:
-            say(console, f"{row.dataset.name}: {row.skipped} episodes without an instruction were left out")
-        if row.failed:
-            line = f"{row.dataset.name}: {row.failed} of {row.episodes} episodes failed; the first: {row.first_failure}"
-            say(console, line, "red")
-        if row.error:
-            say(console, f"{row.dataset.name}: {row.error}", "red")
-
-
-def suite_table(suite: Suite, rows: Sequence[SuiteRow], width: int = 80) -> Table:
-    """A row per dataset and estimator. n: defined VOCs of all episodes. `width`: columns of the terminal."""
-    brackets = ", the reported frozen video's in brackets" if any(row.dataset.reported_frozen for row in rows) else ""
-    table = _table(f"{suite.suite}: mean VOC, 95 % interval{brackets}")
-    lines: list[tuple[str, list[str]]] = []
-    for row in rows:
-        for summary in row.summaries:
-            if summary.estimator == TIME_INDEX:
-                continue
-            real, frozen = summary.trends[REAL], summary.trends.get(FROZEN)
-            said = row.dataset.reported.get(summary.estimator)
-            of_frozen = row.dataset.reported_frozen.get(summary.estimator)
-            cells = [
-                shorten(summary.estimator, MOST_NAME) + MARKS.get(summary.evidence, ""),
-                f"{real.voc.count}/{real.episodes}",
-                interval(real.voc),
-                f"{100 * real.failure_rate:.0f} %" if real.failures else "",
-                interval(real.voc_failures_as_zero) if real.failures else "",
-                "" if frozen is None else interval(frozen.voc),
-                "\n".join(
-                    ["" if said is None else f"{said:.3f}", *([] if of_frozen is None else [f"({of_frozen:.3f})"])]
-                ),
-            ]
-            lines.append((row.dataset.name, cells))
-    names = ["estimator", "n", "VOC", "failed", "as 0", "frozen", "reported"]
-    filled = [i for i, name in enumerate(names) if i < 3 or any(cells[i] for _, cells in lines)]
-    widths = [max([len(names[i]), *(len(part) for _, cells in lines for part in cells[i].split("\n"))]) for i in filled]
-    longest = max([len("dataset"), *(cell_len(showable(name)) for name, _ in lines)])
-    room = max(min(longest, width - sum(widths) - 2 * len(widths) - 3), 6)
-    _add_columns(table, ["dataset", "estimator"], justify="left")
-    _add_columns(table, [names[i] for i in filled[1:]])
-    for name, cells in lines:
-        table.add_row(*(Text(cell) for cell in (shorten(name, room), *(cells[i] for i in filled))))
-    return table
-
-
-def suite_means(suite: Suite, rows: Sequence[SuiteRow]) -> list[str]:
-    """A line per estimator: the mean over the datasets that have a VOC, how many those are, and what is reported."""
-    trends: dict[str, list[Trend]] = {}
-    for summary in (s for row in rows for s in row.summaries if s.estimator != TIME_INDEX):
-        trends.setdefault(summary.estimator, []).append(summary.trends[REAL])
-    lines = []
-    for estimator, found in trends.items():
-        mean = bootstrap_mean([t.voc.mean for t in found])
-        line = f"{estimator}: mean over {mean.count} of {len(rows)} datasets: {_suite_cell(mean)}"
-        if any(t.failures for t in found):
-            zero = bootstrap_mean([t.voc_failures_as_zero.mean for t in found])
-            line += f"; with failed answers as 0, over {zero.count} of {len(rows)}: {_suite_cell(zero)}"
-        figures = ", ".join(f"{model} {f[estimator]:.3f}" for model, f in suite.reported.items() if estimator in f)
-        lines.append(line + (f"; reported: {figures}" if figures else ""))
-    return lines
-
-
-def _suite_cell(interval: Interval) -> str:
-    if not interval.count:
-        return "undef."
-    return f"{interval.mean:.3f}" + ("" if math.isnan(interval.low) else f" [{interval.low:.2f}, {interval.high:.2f}]")
