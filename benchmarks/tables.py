@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from needs import CLIPS, QUANTIZATIONS
@@ -157,11 +158,34 @@ def topreward_vs_gvl() -> str:
     return estimators_table(load("topreward_vs_gvl"))
 
 
+def lerobot_labeller() -> str:
+    """Ours beside LeRobot's labeller, s end to end."""
+    report = load("lerobot_labeller")
+    lines = [
+        "| a LeRobot dataset, labelled | LeRobot's labeller | topreward | times faster | both with loading |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for row in report["rows"]:
+        theirs, ours = (median(row["seconds"][side]) for side in ("lerobot", "topreward"))
+        loading = row.get("with_loading")
+        whole = f"{loading['lerobot']:.1f} s, {loading['topreward']:.1f} s" if loading else ""
+        name = f"{row['episodes']} episodes, {row['frames']} frames, {row['values']}"
+        lines.append(f"| {name} | {theirs:.1f} s | {ours:.1f} s | {row['times_faster']:.0f} × | {whole} |")
+    machine = report["machine"]
+    lines += [
+        "",
+        f"LeRobot {machine['lerobot']}, the demo model in fp32, {machine['threads']} thread of {machine['cpu']}, torch "
+        f"{machine['torch']}, transformers {machine['transformers']}; from opening the dataset to LeRobot's file.",
+    ]
+    return "\n".join(lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "one_pass": one_pass,
     "one_pass_hybrid": partial(one_pass, "one_pass_hybrid"),
     "flat_memory": flat_memory,
     "topreward_vs_gvl": topreward_vs_gvl,
+    "lerobot_labeller": lerobot_labeller,
     "gpu": partial(gpu, "gpu"),
     "gpu_script_on_cpu": partial(gpu, "gpu_script_on_cpu"),
 }
